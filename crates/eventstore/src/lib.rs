@@ -1,0 +1,40 @@
+//! Where events live: records and indexes on LMDB, the rules of what is kept, and what is needed to reconcile.
+//!
+//! ```text
+//!                      ┌────────────── Writer (one) ──────────────┐
+//! VerifiedEvent ─────► │ Transaction::admit ─► rules ─► indexes   │ ─► Admission, Sequence
+//!                      └──────────────── segments ────────────────┘
+//!                                           │ published before the commit
+//!   Store::snapshot ─► Snapshot ─► Query (NIP-01) │ StoredSet (NIP-77) │ Overlay (per peer)
+//! ```
+//!
+//! Invariants: only a `VerifiedEvent` enters; one writer, everyone else reads snapshots; what a snapshot reads
+//! and what its segments sum up agree; a deleted or expired event never comes back, whatever the order of
+//! arrival. Deliberately absent: network, runtime, clock (`now` is an argument).
+
+mod check;
+mod environment;
+mod error;
+mod keys;
+mod overlay;
+mod query;
+mod record;
+mod refusal;
+mod rules;
+mod segments;
+mod set;
+mod store;
+mod writer;
+
+pub use check::{CheckReport, check};
+pub use environment::FORMAT;
+pub use error::{OpenError, StoreError};
+pub use keys::{Sequence, TIME_MAX};
+pub use overlay::{NewOverlayEntry, Overlay, OverlayReason};
+pub use query::{Progress, Query, Readership};
+pub use record::{AuthorAndTags, Record};
+pub use refusal::{FUTURE_TOLERANCE_SECONDS, Lapse, StandingRefusal};
+pub use rules::Admission;
+pub use set::{KindSet, SetScope, StoredSet};
+pub use store::{EphemeralNews, Monotonic, Options, SNAPSHOT_AGE_MAX, Snapshot, Store, open};
+pub use writer::{Committed, SweepReport, Transaction, Writer};

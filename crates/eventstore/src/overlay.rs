@@ -1,0 +1,377 @@
+//! What differs from a peer for good reason, so that "converged" is decidable (D8).
+//!
+//! For each peer two sorted sets of (created_at, id): what it lists and we refuse, which is added to our set, and
+//! what we have and it refuses, which is taken out of ours. Loading gives the sets as they stand now; entries
+//! that have lapsed are named, so that the caller has them removed. Bounded per peer, oldest dropped first.
+//! Knows peers by name only. Worst case: one look-up for each entry, at each exchange.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use constellation_event::{CanonicalKey, Rejection};
+use constellation_reconcile::{Item, VecSet};
+
+use crate::StoreError;
+use crate::refusal::{Lapse, UNKNOWN_VERDICT_AUTHOR, VERDICT_LEN, Verdict, next_place};
+use crate::set::SetScope;
+use crate::store::Snapshot;
+use crate::writer::Transaction;
+
+/// Why an id stands in a peer's overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OverlayReason {
+    /// The peer lists it, we do not want it.
+    Refused(Rejection),
+    /// We have it, the peer does not want it. The number is the caller's code for the peer's reason.
+    RefusedBy(u8),
+}
+
+/// An entry to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewOverlayEntry {
+    /// The event's place, as the peer sees it.
+    pub key: CanonicalKey,
+    /// Why. A reason that [`Rejection::is_global`] takes its details from the verdict on the id.
+    pub reason: OverlayReason,
+    /// The event's kind as the peer sees it; `None` where nobody knows, and then it counts under any filter.
+    pub kind: Option<u16>,
+    /// Unix seconds from which the entry no longer holds.
+    pub expires_at: Option<u64>,
+}
+
+/// A peer's overlay as it stands now.
+#[derive(Debug, Default)]
+pub struct Overlay {
+    /// To be added to our set: the peer lists them, we refuse them.
+    pub refused: VecSet,
+    /// To be taken out of our set: the peer refuses them.
+    pub refused_by: VecSet,
+    /// The reason of every id in either set.
+    pub reasons: HashMap<[u8; 32], OverlayReason>,
+    /// Entries that hold no longer; hand them to [`Transaction::remove_from_overlay`].
+    pub lapsed: Vec<CanonicalKey>,
+}
+
+/// On disk: direction and whether the kind is known 1 ‖ the peer's code 1 ‖ verdict ‖ expires_at 8 (0: never) ‖ place in the order of eviction 8.
+struct Entry {
+    reason: OverlayReason,
+    verdict: Verdict,
+    kind_known: bool,
+    expires_at: u64,
+    place: [u8; 8],
+}
+
+const REFUSED_BY: u8 = 1;
+const KIND_UNKNOWN: u8 = 2;
+const ENTRY_LEN: usize = 2 + VERDICT_LEN + 8 + 8;
+
+impl Entry {
+    fn encode(&self) -> [u8; ENTRY_LEN] {
+        let mut bytes = [0; ENTRY_LEN];
+        if let OverlayReason::RefusedBy(code) = self.reason {
+            bytes[0] = REFUSED_BY;
+            bytes[1] = code;
+        }
+        if !self.kind_known {
+            bytes[0] |= KIND_UNKNOWN;
+        }
+        bytes[2..2 + VERDICT_LEN].copy_from_slice(&self.verdict.encode());
+        bytes[2 + VERDICT_LEN..10 + VERDICT_LEN].copy_from_slice(&self.expires_at.to_be_bytes());
+        bytes[10 + VERDICT_LEN..].copy_from_slice(&self.place);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; ENTRY_LEN] = bytes.try_into().ok()?;
+        let verdict = Verdict::decode(&bytes[2..])?;
+        let reason = if bytes[0] & REFUSED_BY != 0 {
+            OverlayReason::RefusedBy(bytes[1])
+        } else {
+            OverlayReason::Refused(verdict.reason)
+        };
+        let kind_known = bytes[0] & KIND_UNKNOWN == 0;
+        let mut expires_at = [0; 8];
+        expires_at.copy_from_slice(&bytes[2 + VERDICT_LEN..10 + VERDICT_LEN]);
+        let mut place = [0; 8];
+        place.copy_from_slice(&bytes[10 + VERDICT_LEN..]);
+        Some(Self {
+            reason,
+            verdict,
+            kind_known,
+            expires_at: u64::from_be_bytes(expires_at),
+            place,
+        })
+    }
+}
+
+/// Peer 4 ‖ created_at 8 ‖ id 32. Whole time: what a hostile peer lists need not fit into five bytes.
+fn overlay_key(peer: u32, key: &CanonicalKey) -> [u8; 44] {
+    let mut bytes = [0; 44];
+    bytes[..4].copy_from_slice(&peer.to_be_bytes());
+    bytes[4..12].copy_from_slice(&key.created_at.to_be_bytes());
+    bytes[12..].copy_from_slice(&key.id);
+    bytes
+}
+
+fn parse_overlay_key(bytes: &[u8]) -> Option<CanonicalKey> {
+    let bytes: &[u8; 44] = bytes.try_into().ok()?;
+    let mut created_at = [0; 8];
+    created_at.copy_from_slice(&bytes[4..12]);
+    let mut id = [0; 32];
+    id.copy_from_slice(&bytes[12..]);
+    Some(CanonicalKey {
+        created_at: u64::from_be_bytes(created_at),
+        id,
+    })
+}
+
+fn order_key(peer: u32, place: [u8; 8]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&peer.to_be_bytes());
+    bytes[4..].copy_from_slice(&place);
+    bytes
+}
+
+/// A peer's number and how many entries it has.
+#[derive(Debug, Clone, Copy)]
+struct PeerRow {
+    number: u32,
+    entries: u64,
+}
+
+impl PeerRow {
+    fn encode(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&self.number.to_be_bytes());
+        bytes[4..].copy_from_slice(&self.entries.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged = || StoreError::damaged("peers: an entry cannot be read");
+        let number = bytes
+            .get(..4)
+            .and_then(|part| part.try_into().ok())
+            .ok_or_else(damaged)?;
+        let entries = bytes
+            .get(4..)
+            .and_then(|part| part.try_into().ok())
+            .ok_or_else(damaged)?;
+        Ok(Self {
+            number: u32::from_be_bytes(number),
+            entries: u64::from_be_bytes(entries),
+        })
+    }
+}
+
+/// Peers are named by PeerID or URL; what does not fit a key is cut by a hash.
+fn peer_name_key(name: &str) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    if name.len() <= 400 {
+        name.as_bytes().to_vec()
+    } else {
+        Sha256::digest(name).to_vec()
+    }
+}
+
+impl Snapshot<'_> {
+    /// The part of a peer's overlay within `scope`, as it stands: what has lapsed, or is settled by what is stored
+    /// now, is set aside.
+    ///
+    /// # Errors
+    /// The database's, or damage.
+    pub fn overlay(
+        &self,
+        peer: &str,
+        scope: &SetScope,
+        lapse: &Lapse<'_>,
+    ) -> Result<Overlay, StoreError> {
+        let mut overlay = Overlay::default();
+        let Some(row) = self.tables().peers.get(&self.txn, &peer_name_key(peer))? else {
+            return Ok(overlay);
+        };
+        let number = PeerRow::decode(row)?.number;
+        let (mut refused, mut refused_by) = (Vec::new(), Vec::new());
+        for found in self
+            .tables()
+            .overlay
+            .prefix_iter(&self.txn, &number.to_be_bytes())?
+        {
+            let (key, value) = found?;
+            let (Some(key), Some(entry)) = (parse_overlay_key(key), Entry::decode(value)) else {
+                return Err(StoreError::damaged("overlay: an entry cannot be read"));
+            };
+            if !self.entry_holds(&key, &entry, lapse)? {
+                overlay.lapsed.push(key);
+                continue;
+            }
+            let kind_in_scope = !entry.kind_known || scope.kinds.contains(entry.verdict.kind);
+            if !kind_in_scope || !scope.contains_time(key.created_at) {
+                continue;
+            }
+            let item = Item {
+                timestamp: key.created_at,
+                id: key.id,
+            };
+            match entry.reason {
+                OverlayReason::Refused(_) => refused.push(item),
+                OverlayReason::RefusedBy(_) => refused_by.push(item),
+            }
+            overlay.reasons.insert(key.id, entry.reason);
+        }
+        overlay.refused = VecSet::from_unsorted(refused);
+        overlay.refused_by = VecSet::from_unsorted(refused_by);
+        Ok(overlay)
+    }
+
+    fn entry_holds(
+        &self,
+        key: &CanonicalKey,
+        entry: &Entry,
+        lapse: &Lapse<'_>,
+    ) -> Result<bool, StoreError> {
+        if entry.expires_at != 0 && entry.expires_at <= lapse.now {
+            return Ok(false);
+        }
+        let stored = self
+            .by_id(&key.id)?
+            .filter(crate::record::Record::is_shared);
+        match entry.reason {
+            // Stored after all, from elsewhere: then it is in our set, and must not be added twice.
+            OverlayReason::Refused(_) if stored.is_some() => Ok(false),
+            OverlayReason::Refused(_) => self.still_stands(&entry.verdict, key, lapse),
+            OverlayReason::RefusedBy(_) => {
+                Ok(stored.is_some_and(|record| record.created_at() == key.created_at))
+            }
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// Enters ids into a peer's overlay; an entry under the same key is replaced.
+    ///
+    /// # Errors
+    /// The database's; the transaction must then be given up.
+    pub fn add_to_overlay(
+        &mut self,
+        peer: &str,
+        entries: &[NewOverlayEntry],
+    ) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let name = peer_name_key(peer);
+        let mut row = self.peer_row(&name)?;
+        for new in entries {
+            self.remove_entry(&mut row, &new.key)?;
+            let verdict = match new.reason {
+                OverlayReason::Refused(reason) if reason.is_global() => {
+                    match self.recorded_verdict(&new.key.id)? {
+                        Some(verdict) => verdict,
+                        // Evicted meanwhile: it will be fetched and judged once more.
+                        None => continue,
+                    }
+                }
+                OverlayReason::Refused(reason) => Verdict::unverified(reason, &new.key, new.kind),
+                OverlayReason::RefusedBy(_) => {
+                    Verdict::unverified(Rejection::Blocked, &new.key, new.kind)
+                }
+            };
+            let kind_known = verdict.author != UNKNOWN_VERDICT_AUTHOR || new.kind.is_some();
+            let place = self.next_overlay_place(row.number)?;
+            let entry = Entry {
+                reason: new.reason,
+                verdict,
+                kind_known,
+                expires_at: new.expires_at.unwrap_or(0),
+                place,
+            };
+            let key = overlay_key(row.number, &new.key);
+            self.tables
+                .overlay
+                .put(&mut self.txn, &key, &entry.encode())?;
+            let order = order_key(row.number, place);
+            self.tables.overlay_order.put(&mut self.txn, &order, &key)?;
+            row.entries += 1;
+            while row.entries > self.options().overlay_max {
+                self.evict_oldest(&mut row)?;
+            }
+        }
+        Ok(self.tables.peers.put(&mut self.txn, &name, &row.encode())?)
+    }
+
+    /// Removes entries from a peer's overlay; those that are not there are passed over.
+    ///
+    /// # Errors
+    /// The database's; the transaction must then be given up.
+    pub fn remove_from_overlay(
+        &mut self,
+        peer: &str,
+        keys: &[CanonicalKey],
+    ) -> Result<(), StoreError> {
+        let name = peer_name_key(peer);
+        let Some(row) = self.tables.peers.get(&self.txn, &name)? else {
+            return Ok(());
+        };
+        let mut row = PeerRow::decode(row)?;
+        for key in keys {
+            self.remove_entry(&mut row, key)?;
+        }
+        Ok(self.tables.peers.put(&mut self.txn, &name, &row.encode())?)
+    }
+
+    fn peer_row(&mut self, name: &[u8]) -> Result<PeerRow, StoreError> {
+        if let Some(row) = self.tables.peers.get(&self.txn, name)? {
+            return PeerRow::decode(row);
+        }
+        let number = u32::try_from(self.tables.peers.len(&self.txn)?)
+            .map_err(|_| StoreError::damaged("peers: out of numbers"))?;
+        let row = PeerRow { number, entries: 0 };
+        self.tables.peers.put(&mut self.txn, name, &row.encode())?;
+        Ok(row)
+    }
+
+    fn next_overlay_place(&self, peer: u32) -> Result<[u8; 8], StoreError> {
+        let end = order_key(peer, [0xff; 8]);
+        let start = order_key(peer, [0; 8]);
+        let range = (Bound::Included(&start[..]), Bound::Included(&end[..]));
+        let last = self
+            .tables
+            .overlay_order
+            .rev_range(&self.txn, &range)?
+            .next()
+            .transpose()?;
+        Ok(next_place(last))
+    }
+
+    fn remove_entry(&mut self, row: &mut PeerRow, key: &CanonicalKey) -> Result<(), StoreError> {
+        let key = overlay_key(row.number, key);
+        let Some(value) = self.tables.overlay.get(&self.txn, &key)? else {
+            return Ok(());
+        };
+        let place = Entry::decode(value)
+            .ok_or_else(|| StoreError::damaged("overlay: an entry cannot be read"))?
+            .place;
+        self.tables
+            .overlay_order
+            .delete(&mut self.txn, &order_key(row.number, place))?;
+        self.tables.overlay.delete(&mut self.txn, &key)?;
+        row.entries = row.entries.saturating_sub(1);
+        Ok(())
+    }
+
+    fn evict_oldest(&mut self, row: &mut PeerRow) -> Result<(), StoreError> {
+        let oldest = self
+            .tables
+            .overlay_order
+            .prefix_iter(&self.txn, &row.number.to_be_bytes())?
+            .next()
+            .transpose()?
+            .map(|(_, key)| key.to_vec());
+        let key = oldest
+            .as_deref()
+            .and_then(parse_overlay_key)
+            .ok_or_else(|| StoreError::damaged("overlay_order: entries are missing"))?;
+        self.remove_entry(row, &key)
+    }
+}

@@ -1,0 +1,168 @@
+//! One stored event: a fixed header, then its minified JSON, which is served as it stands.
+//!
+//! Layout (format 1): flags 1 ‖ kind 2 ‖ author number 4 ‖ created_at 8 ‖ expiration 8 (0: none) ‖ id 32 ‖ JSON.
+//! The header answers what queries and rules ask most, without parsing. Only decoding can fail, as `Damaged`.
+
+use std::borrow::Cow;
+
+use constellation_event::{VecTags, VerifiedEvent};
+use serde::Deserialize;
+
+use crate::keys::{AuthorNumber, Sequence};
+use crate::{StoreError, keys};
+
+const HEADER_LEN: usize = 1 + 2 + 4 + 8 + 8 + 32;
+
+/// Kept and served, but not part of what stations share: protected (NIP-70), or a request to vanish (NIP-62)
+/// that is not addressed to all relays.
+const FLAG_UNSHARED: u8 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) unshared: bool,
+    pub(crate) kind: u16,
+    pub(crate) author: AuthorNumber,
+    pub(crate) created_at: u64,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) id: [u8; 32],
+}
+
+impl Header {
+    pub(crate) fn encode_with(&self, json: &str) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + json.len());
+        bytes.push(if self.unshared { FLAG_UNSHARED } else { 0 });
+        bytes.extend_from_slice(&self.kind.to_be_bytes());
+        bytes.extend_from_slice(&self.author.0.to_be_bytes());
+        bytes.extend_from_slice(&self.created_at.to_be_bytes());
+        bytes.extend_from_slice(&self.expires_at.unwrap_or(0).to_be_bytes());
+        bytes.extend_from_slice(&self.id);
+        bytes.extend_from_slice(json.as_bytes());
+        bytes
+    }
+}
+
+/// A stored event, borrowed from the database's pages for as long as the snapshot lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'s> {
+    pub(crate) sequence: Sequence,
+    pub(crate) header: Header,
+    json: &'s str,
+}
+
+impl<'s> Record<'s> {
+    pub(crate) fn decode(sequence: Sequence, bytes: &'s [u8]) -> Result<Self, StoreError> {
+        let damaged = |what| StoreError::damaged(format!("record {}: {what}", sequence.0));
+        if bytes.len() < HEADER_LEN {
+            return Err(damaged("shorter than its header"));
+        }
+        let (head, json) = bytes.split_at(HEADER_LEN);
+        let mut created_at = [0; 8];
+        created_at.copy_from_slice(&head[7..15]);
+        let mut expires_at = [0; 8];
+        expires_at.copy_from_slice(&head[15..23]);
+        let mut id = [0; 32];
+        id.copy_from_slice(&head[23..]);
+        let expires_at = u64::from_be_bytes(expires_at);
+        Ok(Self {
+            sequence,
+            header: Header {
+                unshared: head[0] & FLAG_UNSHARED != 0,
+                kind: u16::from_be_bytes([head[1], head[2]]),
+                author: AuthorNumber(u32::from_be_bytes([head[3], head[4], head[5], head[6]])),
+                created_at: u64::from_be_bytes(created_at),
+                expires_at: (expires_at != 0).then_some(expires_at),
+                id,
+            },
+            json: std::str::from_utf8(json).map_err(|_| damaged("not UTF-8"))?,
+        })
+    }
+
+    /// Its number.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// The event's id.
+    pub fn id(&self) -> &[u8; 32] {
+        &self.header.id
+    }
+
+    /// Unix seconds.
+    pub fn created_at(&self) -> u64 {
+        self.header.created_at
+    }
+
+    /// The kind's number.
+    pub fn kind(&self) -> u16 {
+        self.header.kind
+    }
+
+    /// Whether stations share it; see [`Header`]'s flag.
+    pub fn is_shared(&self) -> bool {
+        !self.header.unshared
+    }
+
+    /// Whether it has expired (NIP-40) but has not been swept yet.
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.header.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The event as minified JSON.
+    pub fn json(&self) -> &'s str {
+        self.json
+    }
+
+    /// Author and tags, parsed from the JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the JSON is not an event.
+    pub fn parse(&self) -> Result<AuthorAndTags<'s>, StoreError> {
+        serde_json::from_str(self.json)
+            .map_err(|error| StoreError::damaged(format!("record {}: {error}", self.sequence.0)))
+    }
+
+    pub(crate) fn suffix(&self) -> keys::Suffix {
+        keys::Suffix::new(self.header.created_at, &self.header.id, self.sequence)
+    }
+}
+
+/// The parts of a stored event that its header does not hold.
+#[derive(Debug, Deserialize)]
+pub struct AuthorAndTags<'s> {
+    /// 64 hex digits.
+    #[serde(borrow)]
+    pub pubkey: Cow<'s, str>,
+    /// The event's tags.
+    #[serde(borrow)]
+    pub tags: VecTags<'s>,
+}
+
+/// Every (letter, first value) pair that is indexed, each once, with the hash of the value.
+pub(crate) fn indexed_tags<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> Vec<[u8; 9]> {
+    let mut prefixes: Vec<[u8; 9]> = tags
+        .filter_map(|(name, value)| match name.as_bytes() {
+            [letter] if letter.is_ascii_alphabetic() => Some(keys::tag_prefix(*letter, value)),
+            _ => None,
+        })
+        .collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+pub(crate) fn indexed_tags_of_event(event: &VerifiedEvent) -> Vec<[u8; 9]> {
+    indexed_tags(
+        event
+            .event()
+            .tags
+            .iter()
+            .filter_map(|tag| Some((tag.kind(), tag.content()?))),
+    )
+}
+
+pub(crate) fn indexed_tags_of_record(tags: &VecTags<'_>) -> Vec<[u8; 9]> {
+    indexed_tags(tags.0.iter().filter_map(|tag| match tag.as_slice() {
+        [name, value, ..] => Some((name.as_ref(), value.as_ref())),
+        _ => None,
+    }))
+}

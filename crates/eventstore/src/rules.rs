@@ -1,0 +1,274 @@
+//! The event rules: what is kept, what gives way, what is removed (NIP-01, 09, 40, 62, 59).
+//!
+//! Takes a verified event inside a transaction, gives its [`Admission`]. Invariant: whatever the order in which
+//! a set of events arrives, the same events are stored in the end, because deletions leave tombstones. Nobody
+//! deletes for others (but the addressee of a gift wrap), and nothing deletes a deletion. Does not decide who
+//! may write, nor what is in scope. Worst case: a deletion of 5,000 tags costs 5,000 look-ups.
+
+use constellation_event::{KindClass, Rejection, VerifiedEvent};
+use nostr::event::Kind;
+
+use crate::StoreError;
+use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence, TIME_MAX};
+use crate::record::Header;
+use crate::writer::Transaction;
+
+const KIND_DELETION: u16 = 5;
+pub(crate) const KIND_VANISH: u16 = 62;
+pub(crate) const KIND_GIFT_WRAP: u16 = 1059;
+const ALL_RELAYS: &str = "ALL_RELAYS";
+
+/// What became of an event that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Stored under this number.
+    Stored(Sequence),
+    /// Already stored.
+    Duplicate,
+    /// Passed on to live subscribers, never stored (NIP-01).
+    Ephemeral,
+    /// Not taken: superseded, deleted, expired or too far in the future.
+    Refused(Rejection),
+}
+
+/// Whether neither a deletion nor a request to vanish may be undone by a kind 5 (NIP-09, NIP-62).
+fn is_undeletable(kind: u16) -> bool {
+    matches!(kind, KIND_DELETION | KIND_VANISH)
+}
+
+impl Transaction<'_> {
+    /// Applies the rules to one event, and stores it if they allow.
+    ///
+    /// `now` is Unix seconds. A deletion or request to vanish takes effect in the same transaction.
+    ///
+    /// # Errors
+    /// The database's; the transaction must then be given up.
+    pub fn admit(&mut self, event: &VerifiedEvent, now: u64) -> Result<Admission, StoreError> {
+        if event.created_at() > TIME_MAX {
+            return Ok(Admission::Refused(Rejection::Future));
+        }
+        if event.expiration().is_some_and(|at| at <= now) {
+            return Ok(Admission::Refused(Rejection::Expired));
+        }
+        if event.class() == KindClass::Ephemeral {
+            self.ephemeral.push(event.clone());
+            return Ok(Admission::Ephemeral);
+        }
+        if self.contains(&event.id())? {
+            return Ok(Admission::Duplicate);
+        }
+        let author = self.known_author(event.event().pubkey.as_bytes())?;
+        if let Some(author) = author
+            && self.is_deleted(event, author)?
+        {
+            return Ok(Admission::Refused(Rejection::Deleted));
+        }
+        if event.kind() == KIND_GIFT_WRAP && self.is_unwanted_gift(event)? {
+            return Ok(Admission::Refused(Rejection::Deleted));
+        }
+        let author = match author {
+            Some(author) => author,
+            None => self.intern_author(event.event().pubkey.as_bytes())?,
+        };
+        let coordinate = self.coordinate_of(event, author);
+        if let Some(coordinate) = &coordinate
+            && let Some(current) = self.at_coordinate(coordinate)?
+        {
+            let (sequence, key) = current;
+            if !event.canonical_key().supersedes(&key) {
+                return Ok(Admission::Refused(Rejection::Superseded));
+            }
+            self.remove(sequence)?;
+        }
+        let is_vanish = event.kind() == KIND_VANISH;
+        let header = Header {
+            unshared: event.is_protected() || (is_vanish && !names_relay(event, ALL_RELAYS)),
+            kind: event.kind(),
+            author,
+            created_at: event.created_at(),
+            expires_at: event.expiration(),
+            id: event.id(),
+        };
+        let sequence = self.insert(&header, event, coordinate.as_ref())?;
+        if event.kind() == KIND_DELETION {
+            self.apply_deletion(event, author)?;
+        } else if is_vanish && self.vanish_concerns_us(event) {
+            self.apply_vanish(author, event.created_at())?;
+        }
+        Ok(Admission::Stored(sequence))
+    }
+
+    fn coordinate_of(&self, event: &VerifiedEvent, author: AuthorNumber) -> Option<CoordinateKey> {
+        event
+            .class()
+            .has_coordinate()
+            .then(|| keys::coordinate_key(author, event.kind(), event.identifier()))
+    }
+
+    /// Whether its author has deleted it, its address, or everything.
+    fn is_deleted(&self, event: &VerifiedEvent, author: AuthorNumber) -> Result<bool, StoreError> {
+        if event.kind() == KIND_VANISH {
+            return Ok(false);
+        }
+        if self
+            .vanished_until(author)?
+            .is_some_and(|until| event.created_at() <= until)
+        {
+            return Ok(true);
+        }
+        if is_undeletable(event.kind()) {
+            return Ok(false);
+        }
+        if self.has_id_tombstone(&event.id(), author)? {
+            return Ok(true);
+        }
+        match self.coordinate_of(event, author) {
+            Some(coordinate) => Ok(self
+                .address_deleted_until(&coordinate)?
+                .is_some_and(|until| event.created_at() <= until)),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the addressee of a gift wrap has deleted it, or vanished (NIP-59, NIP-62).
+    fn is_unwanted_gift(&self, event: &VerifiedEvent) -> Result<bool, StoreError> {
+        for addressee in event.event().tags.public_keys() {
+            let Some(addressee) = self.known_author(addressee.as_bytes())? else {
+                continue;
+            };
+            if self.has_id_tombstone(&event.id(), addressee)?
+                || self
+                    .vanished_until(addressee)?
+                    .is_some_and(|until| event.created_at() <= until)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn apply_deletion(
+        &mut self,
+        deletion: &VerifiedEvent,
+        deleter: AuthorNumber,
+    ) -> Result<(), StoreError> {
+        for tag in deletion.event().tags.iter() {
+            let Some(value) = tag.content() else { continue };
+            match tag.kind() {
+                "e" => {
+                    // Other relays store deletions whose tags are no ids; such a tag names nothing.
+                    if let Ok(target) = nostr::event::EventId::from_hex(value) {
+                        self.delete_id(target.as_bytes(), deleter)?;
+                    }
+                }
+                "a" => {
+                    if let Some((kind, identifier)) = own_address(value, deletion) {
+                        let coordinate = keys::coordinate_key(deleter, kind, identifier);
+                        self.delete_address(&coordinate, deletion.created_at())?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_id(&mut self, target: &[u8; 32], deleter: AuthorNumber) -> Result<(), StoreError> {
+        self.put_id_tombstone(target, deleter)?;
+        let Some(found) = self.deletable(target, deleter)? else {
+            return Ok(());
+        };
+        self.remove(found)
+    }
+
+    /// The stored event with this id, if `deleter` may delete it.
+    fn deletable(
+        &self,
+        target: &[u8; 32],
+        deleter: AuthorNumber,
+    ) -> Result<Option<Sequence>, StoreError> {
+        let Some(record) = self.find(target)? else {
+            return Ok(None);
+        };
+        if is_undeletable(record.kind()) {
+            return Ok(None);
+        }
+        if record.header.author == deleter {
+            return Ok(Some(record.sequence()));
+        }
+        if record.kind() != KIND_GIFT_WRAP {
+            return Ok(None);
+        }
+        let parts = record.parse()?;
+        for tag in &parts.tags.0 {
+            if let [name, addressee, ..] = tag.as_slice()
+                && name == "p"
+                && let Ok(addressee) = nostr::key::PublicKey::from_hex(addressee)
+                && self.known_author(addressee.as_bytes())? == Some(deleter)
+            {
+                return Ok(Some(record.sequence()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn delete_address(&mut self, coordinate: &CoordinateKey, at: u64) -> Result<(), StoreError> {
+        let until = self
+            .address_deleted_until(coordinate)?
+            .map_or(at, |until| until.max(at));
+        self.put_address_tombstone(coordinate, until)?;
+        if let Some((sequence, key)) = self.at_coordinate(coordinate)?
+            && key.created_at <= until
+        {
+            self.remove(sequence)?;
+        }
+        Ok(())
+    }
+
+    fn vanish_concerns_us(&self, event: &VerifiedEvent) -> bool {
+        names_relay(event, ALL_RELAYS)
+            || self.options().own_urls.iter().any(|url| {
+                event.event().tags.iter().any(|tag| {
+                    tag.kind() == "relay" && tag.content().is_some_and(|named| same_url(named, url))
+                })
+            })
+    }
+
+    /// Remembers the request; the events go in slices, by [`Transaction::sweep`].
+    fn apply_vanish(&mut self, author: AuthorNumber, at: u64) -> Result<(), StoreError> {
+        let until = self
+            .vanished_until(author)?
+            .map_or(at, |until| until.max(at));
+        self.put_vanished(author, until)
+    }
+}
+
+fn names_relay(event: &VerifiedEvent, name: &str) -> bool {
+    event
+        .event()
+        .tags
+        .iter()
+        .any(|tag| tag.kind() == "relay" && tag.content() == Some(name))
+}
+
+/// URLs are compared without the slash at their end and without regard to case, as clients write them.
+fn same_url(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/')
+        .eq_ignore_ascii_case(b.trim_end_matches('/'))
+}
+
+/// Kind and identifier of an address `kind:pubkey:identifier` that belongs to the author of `deletion`.
+fn own_address<'v>(value: &'v str, deletion: &VerifiedEvent) -> Option<(u16, &'v str)> {
+    let mut parts = value.splitn(3, ':');
+    let kind: u16 = parts.next()?.parse().ok()?;
+    let pubkey = nostr::key::PublicKey::from_hex(parts.next()?).ok()?;
+    let identifier = parts.next().unwrap_or_default();
+    if pubkey != deletion.event().pubkey {
+        return None;
+    }
+    match KindClass::of_kind(Kind::from_u16(kind)) {
+        KindClass::Addressable => Some((kind, identifier)),
+        KindClass::Replaceable => Some((kind, "")),
+        KindClass::Regular | KindClass::Ephemeral => None,
+    }
+}

@@ -1,0 +1,309 @@
+//! The event rules, told one by one. The oracle test beside this one mixes them.
+
+mod common;
+
+use common::{NOW, event, keys, open};
+use constellation_event::Rejection;
+use constellation_eventstore::Admission::{Duplicate, Ephemeral, Refused, Stored};
+use constellation_eventstore::Sequence;
+
+fn stored(number: u64) -> constellation_eventstore::Admission {
+    Stored(Sequence(number))
+}
+
+#[test]
+fn the_same_event_is_stored_once() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[], "a");
+    assert_eq!(
+        store.admit(&[note.clone(), note.clone()]),
+        [stored(1), Duplicate]
+    );
+    assert_eq!(store.admit(&[note]), [Duplicate]);
+    store.assert_consistent();
+}
+
+#[test]
+fn the_newest_version_stays_and_a_tie_goes_to_the_lower_id() {
+    let mut store = open();
+    let old = event(1, 0, 100, &[], "old");
+    let new = event(1, 0, 200, &[], "new");
+    assert_eq!(
+        store.admit(&[old.clone(), new.clone()]),
+        [stored(1), stored(2)]
+    );
+    assert_eq!(store.ids(), [new.id()]);
+    assert_eq!(store.admit(&[old]), [Refused(Rejection::Superseded)]);
+
+    let mut same_time = [event(2, 0, 100, &[], "x"), event(2, 0, 100, &[], "y")];
+    same_time.sort_by_key(|event| std::cmp::Reverse(event.id()));
+    let [higher, lower] = same_time;
+    assert_eq!(
+        store.admit(&[higher.clone(), lower.clone()]),
+        [stored(3), stored(4)]
+    );
+    assert_eq!(store.admit(&[higher]), [Refused(Rejection::Superseded)]);
+    assert!(store.ids().contains(&lower.id()));
+    store.assert_consistent();
+}
+
+#[test]
+fn addressable_events_are_kept_one_for_each_identifier() {
+    let mut store = open();
+    let a = event(1, 30_023, 100, &[&["d", "a"]], "");
+    let b = event(1, 30_023, 100, &[&["d", "b"]], "");
+    let a2 = event(
+        1,
+        30_023,
+        101,
+        &[&["d", "a"], &["d", "b"]],
+        "only the first d counts",
+    );
+    let none = event(1, 30_023, 100, &[], "no identifier is the empty one");
+    let empty = event(1, 30_023, 101, &[&["d", ""]], "");
+    store.admit(&[a, b.clone(), a2.clone(), none, empty.clone()]);
+    let mut expected = vec![b.id(), a2.id(), empty.id()];
+    expected.sort_unstable();
+    let mut ids = store.ids();
+    ids.sort_unstable();
+    assert_eq!(ids, expected);
+    store.assert_consistent();
+}
+
+#[test]
+fn a_deletion_by_id_works_before_and_after_its_target() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[], "regretted");
+    let id = note.event().id.to_hex();
+    let deletion = event(1, 5, 50, &[&["e", &id]], "its time does not matter");
+    assert_eq!(
+        store.admit(&[note.clone(), deletion.clone()]),
+        [stored(1), stored(2)]
+    );
+    assert_eq!(store.ids(), [deletion.id()]);
+    assert_eq!(store.admit(&[note.clone()]), [Refused(Rejection::Deleted)]);
+
+    let mut reverse = open();
+    assert_eq!(
+        reverse.admit(&[deletion, note]),
+        [stored(1), Refused(Rejection::Deleted)]
+    );
+    reverse.assert_consistent();
+    let mut reopened = store.reopen();
+    assert_eq!(
+        reopened.admit(&[event(1, 1, 100, &[], "regretted")]),
+        [Refused(Rejection::Deleted)],
+        "tombstones survive a restart"
+    );
+    reopened.assert_consistent();
+}
+
+#[test]
+fn nobody_deletes_for_others_and_nothing_deletes_a_deletion() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[], "mine");
+    let theirs = event(
+        2,
+        5,
+        200,
+        &[&["e", &note.event().id.to_hex()]],
+        "not theirs",
+    );
+    let again = event(2, 5, 201, &[&["e", &theirs.event().id.to_hex()]], "undo");
+    store.admit(&[note.clone(), theirs.clone(), again.clone()]);
+    assert_eq!(store.ids(), [again.id(), theirs.id(), note.id()]);
+    let address = format!("0:{}:", keys(1).public_key().to_hex());
+    let profile = event(1, 0, 100, &[], "profile");
+    store.admit(&[profile.clone(), event(2, 5, 300, &[&["a", &address]], "")]);
+    assert!(store.ids().contains(&profile.id()));
+    store.assert_consistent();
+}
+
+#[test]
+fn a_deletion_by_address_takes_all_versions_up_to_its_time() {
+    let mut store = open();
+    let address = format!("30023:{}:post", keys(1).public_key().to_hex());
+    let version = |time| event(1, 30_023, time, &[&["d", "post"]], "");
+    let deletion = event(1, 5, 200, &[&["a", &address]], "");
+    store.admit(&[version(100), deletion.clone()]);
+    assert_eq!(store.ids(), [deletion.id()]);
+    assert_eq!(
+        store.admit(&[version(150), version(200), version(201)]),
+        [
+            Refused(Rejection::Deleted),
+            Refused(Rejection::Deleted),
+            stored(3)
+        ]
+    );
+    store.assert_consistent();
+}
+
+#[test]
+fn the_addressee_of_a_gift_wrap_may_delete_it() {
+    let mut store = open();
+    let addressee = keys(2).public_key().to_hex();
+    let gift = event(1, 1059, 100, &[&["p", &addressee]], "sealed");
+    let id = gift.event().id.to_hex();
+    let by_stranger = event(3, 5, 200, &[&["e", &id]], "");
+    store.admit(&[gift.clone(), by_stranger.clone()]);
+    assert!(store.ids().contains(&gift.id()));
+    store.admit(&[event(2, 5, 200, &[&["e", &id]], "")]);
+    assert!(!store.ids().contains(&gift.id()));
+    assert_eq!(store.admit(&[gift]), [Refused(Rejection::Deleted)]);
+    let note = event(1, 1, 100, &[&["p", &addressee]], "no gift wrap");
+    store.admit(&[
+        note.clone(),
+        event(2, 5, 200, &[&["e", &note.event().id.to_hex()]], ""),
+    ]);
+    assert!(
+        store.ids().contains(&note.id()),
+        "being named in a note gives no right to delete it"
+    );
+    store.assert_consistent();
+}
+
+#[test]
+fn expired_events_are_refused_and_swept() {
+    let mut store = open();
+    let soon = (NOW + 10).to_string();
+    let note = event(1, 1, 100, &[&["expiration", &soon]], "");
+    let past = event(1, 1, 101, &[&["expiration", &NOW.to_string()]], "");
+    assert_eq!(
+        store.admit(&[note.clone(), past]),
+        [stored(1), Refused(Rejection::Expired)]
+    );
+    let other = event(2, 1, 100, &[], "");
+    store.admit_at(&[other.clone()], NOW + 10);
+    assert_eq!(store.ids(), [other.id()]);
+    store.assert_consistent();
+}
+
+#[test]
+fn a_request_to_vanish_takes_everything_up_to_its_time() {
+    let mut store = open();
+    let events: Vec<_> = (0..20)
+        .map(|time| event(1, 1, 100 + time, &[], ""))
+        .collect();
+    let deletion = event(1, 5, 100, &[&["e", &events[0].event().id.to_hex()]], "");
+    let gift = event(3, 1059, 100, &[&["p", &keys(1).public_key().to_hex()]], "");
+    let bystander = event(2, 1, 100, &[], "");
+    store.admit(&events);
+    store.admit(&[deletion, gift.clone(), bystander.clone()]);
+    let elsewhere = event(1, 62, 110, &[&["relay", "wss://elsewhere.example"]], "");
+    store.admit(&[elsewhere.clone()]);
+    assert!(
+        store.ids().contains(&events[5].id()),
+        "another relay's business"
+    );
+    let request = event(1, 62, 115, &[&["relay", "ALL_RELAYS"]], "");
+    store.admit(&[request.clone()]);
+    let ids = store.ids();
+    assert!(events[..16].iter().all(|event| !ids.contains(&event.id())));
+    assert!(events[16..].iter().all(|event| ids.contains(&event.id())));
+    assert!(!ids.contains(&gift.id()));
+    assert!(ids.contains(&bystander.id()) && ids.contains(&request.id()));
+    assert_eq!(
+        store.admit(&[events[3].clone(), gift]),
+        [Refused(Rejection::Deleted); 2]
+    );
+    let shared: u64 = store
+        .store
+        .snapshot()
+        .expect("readable")
+        .shared_by_kind()
+        .iter()
+        .filter(|(kind, _)| *kind == 62)
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(shared, 1, "a request to one relay is not shared");
+    store.assert_consistent();
+}
+
+#[test]
+fn a_request_to_vanish_that_names_us_applies() {
+    let mut options = common::options();
+    options.own_urls = vec!["wss://relay.example/".into()];
+    let mut store = common::open_with(options);
+    let note = event(1, 1, 100, &[], "");
+    let request = event(1, 62, 200, &[&["relay", "wss://Relay.example"]], "");
+    store.admit(&[note, request.clone()]);
+    assert_eq!(store.ids(), [request.id()]);
+}
+
+#[test]
+fn ephemeral_events_reach_the_ring_and_never_the_disk() {
+    let mut options = common::options();
+    options.ephemeral_events_max = 2;
+    let mut store = common::open_with(options);
+    let events: Vec<_> = (0..3)
+        .map(|time| event(1, 20_001, 100 + time, &[], ""))
+        .collect();
+    assert_eq!(store.admit(&events), [Ephemeral; 3]);
+    let news = store.store.ephemeral_since(0);
+    assert_eq!(
+        news.events
+            .iter()
+            .map(|event| event.id())
+            .collect::<Vec<_>>(),
+        [events[1].id(), events[2].id()]
+    );
+    assert_eq!((news.cursor, news.missed), (3, 1));
+    assert!(store.store.ephemeral_since(news.cursor).events.is_empty());
+    assert!(store.ids().is_empty());
+    assert_eq!(
+        store
+            .store
+            .snapshot()
+            .expect("readable")
+            .event_count()
+            .expect("readable"),
+        0
+    );
+}
+
+#[test]
+fn protected_events_are_kept_and_served_but_not_shared() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[&["-"]], "");
+    store.admit(&[note.clone()]);
+    assert_eq!(store.ids(), [note.id()]);
+    assert!(
+        store
+            .store
+            .snapshot()
+            .expect("readable")
+            .shared_by_kind()
+            .is_empty()
+    );
+    store.assert_consistent();
+}
+
+#[test]
+fn a_time_beyond_what_keys_hold_is_in_the_future() {
+    let mut store = open();
+    for time in [1 << 40, u64::MAX] {
+        assert_eq!(
+            store.admit(&[event(1, 1, time, &[], "")]),
+            [Refused(Rejection::Future)]
+        );
+    }
+    assert!(matches!(
+        store.admit(&[event(1, 1, (1 << 40) - 1, &[], "")])[..],
+        [Stored(_)]
+    ));
+    store.assert_consistent();
+}
+
+#[test]
+fn a_number_is_never_used_twice() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[], "");
+    let deletion = event(1, 5, 100, &[&["e", &note.event().id.to_hex()]], "");
+    store.admit(&[deletion, note]);
+    let profile = event(1, 0, 100, &[], "");
+    store.admit(&[profile]);
+    let mut store = store.reopen();
+    let newer = event(1, 0, 101, &[], "");
+    assert_eq!(store.admit(&[newer]), [stored(3)]);
+    store.assert_consistent();
+}

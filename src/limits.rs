@@ -1,0 +1,89 @@
+//! Every bound in one place, with its reason. What is configurable has its default here.
+
+use std::time::Duration;
+
+/// Largest WebSocket message our relay takes: a 500,000-byte frame in hex, with room for its envelope (D3).
+pub const MESSAGE_BYTES_MAX: usize = 1_100_000;
+
+/// Negentropy frames, in bytes before hex: between stations, and towards others.
+pub const FRAME_BYTES_STATION: usize = 500_000;
+/// What any relay takes: hex doubles it, and strfry reads messages up to 131,072 bytes.
+pub const FRAME_BYTES_OTHER: usize = 60_000;
+
+/// Ingest: events of one submission. Larger ones are cut by the submitter.
+pub const SUBMISSION_EVENTS_MAX: usize = 1_000;
+/// Ingest: submissions waiting for verification, and for the writer.
+pub const INGEST_QUEUE: usize = 64;
+/// Ingest: bytes of JSON accepted but not yet committed; more slows the producers.
+pub const INGEST_BYTES_IN_FLIGHT: usize = 64 << 20;
+/// Ingest: events in one commit. Larger ones cost memory for dirty pages, smaller ones an fsync each.
+pub const COMMIT_EVENTS_MAX: usize = 20_000;
+/// Ingest: bytes of JSON in one commit.
+pub const COMMIT_BYTES_MAX: usize = 32 << 20;
+/// Events that one sweep removes before others get their turn.
+pub const SWEEP_EVENTS_MAX: usize = 2_000;
+/// How often expired events are looked for.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// `created_at` may be this far ahead of our clock, as strfry has it.
+pub const FUTURE_SECONDS_MAX: u64 = 900;
+
+/// How long to wait for a connection.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long one answer of a peer may take.
+pub const STEP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an exchange with one peer may take.
+pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(10 * 60);
+/// How long a run with all peers may take.
+pub const RUN_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// Peers exchanged with at a time; the others wait for a place.
+pub const EXCHANGES_AT_ONCE: usize = 8;
+
+/// Rounds of one reconciliation. An honest one over a million events in 60,000-byte frames takes about 600.
+pub const RECONCILE_ROUNDS_MAX: u64 = 4_000;
+/// Ids that one reconciliation collects before they are transferred; it then starts again.
+pub const DIFFERENCE_IDS_MAX: usize = 500_000;
+/// Reconciliations of one exchange: each must bring the peers closer, this only bounds a peer that churns.
+pub const RECONCILE_PASSES_MAX: usize = 16;
+
+/// Ids in one REQ: within strfry's 500 events a filter, and a message of 14 kB.
+pub const DOWNLOAD_IDS_PER_REQUEST: usize = 200;
+/// REQs in flight: within strfry's 20 subscriptions a connection.
+pub const DOWNLOADS_IN_FLIGHT: usize = 8;
+/// EVENTs sent whose OK has not come.
+pub const UPLOADS_IN_FLIGHT: usize = 128;
+
+/// Forged or unreadable events that end an exchange, when they are also more than the share below (D8).
+pub const FORGERIES_MAX: u64 = 100;
+/// One in this many.
+pub const FORGERIES_SHARE: u64 = 20;
+/// How long a bad signature or id is remembered for a peer.
+pub const FORGERY_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a peer's refusal by policy is respected before it is offered the event again.
+pub const POLICY_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+/// Ids named in a report for each peer and reason; the rest is counted.
+pub const UNRESOLVED_IDS_NAMED: usize = 100;
+/// Runs kept in the history.
+pub const HISTORY_RUNS_MAX: usize = 1_000;
+
+/// Relay: subscriptions of one connection.
+pub const SUBSCRIPTIONS_MAX: usize = 20;
+/// Relay: filters of one REQ.
+pub const FILTERS_MAX: usize = 20;
+/// Relay: negentropy sessions of one connection.
+pub const NEG_SESSIONS_MAX: usize = 4;
+/// Relay: ids held by one ad-hoc negentropy session, 40 bytes each.
+pub const NEG_ADHOC_IDS_MAX: usize = 500_000;
+/// Relay: ids held by all ad-hoc negentropy sessions together.
+pub const NEG_ADHOC_IDS_TOTAL: usize = 4_000_000;
+/// Relay: bytes waiting to be sent to one connection; a reader that lets them pile up is cut.
+pub const PENDING_BYTES_MAX: usize = 32 << 20;
+/// Relay: how long a reader may leave bytes waiting without taking any.
+pub const SLOW_READER_DEADLINE: Duration = Duration::from_secs(30);
+/// Relay: connections at a time.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Relay: how long the HTTP request of a new connection may take.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Relay: largest `limit` that a filter may ask for in vain; results are streamed, so none is imposed.
+pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
