@@ -85,5 +85,5 @@ pub const SLOW_READER_DEADLINE: Duration = Duration::from_secs(30);
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Relay: how long the HTTP request of a new connection may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-/// Relay: largest `limit` that a filter may ask for in vain; results are streamed, so none is imposed.
+/// Characters of a subscription's name (NIP-01).
 pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;

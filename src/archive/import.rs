@@ -1,0 +1,212 @@
+//! Reading JSON lines into the store.
+//!
+//! A line that is no event, or does not verify, is counted and named by its number; all others go on. Duplicates,
+//! superseded, deleted and expired events are no failures. Several submissions are in flight, so that reading,
+//! verifying and committing overlap. Bounded: a line over the limit is skipped without being held in memory.
+
+use std::collections::BTreeMap;
+
+use constellation_event::{EventLimits, Rejection, UnverifiedEvent};
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+
+use crate::ingest::{Ingest, IngestError, Origin, Verdict};
+
+/// Events submitted together.
+const BATCH_EVENTS: usize = 500;
+/// Submissions in flight.
+const BATCHES_IN_FLIGHT: usize = 16;
+/// Rejected lines named in the report; the rest is counted.
+const LINES_NAMED_MAX: usize = 1_000;
+
+/// A line that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedLine {
+    /// Counted from 1.
+    pub line: u64,
+    /// Why.
+    pub reason: Rejection,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// Lines read, empty ones left out.
+    pub lines: u64,
+    /// Events that are in the store now and were not before.
+    pub stored: u64,
+    /// Events that were there already, or twice in the input.
+    pub duplicates: u64,
+    /// Events that are not stored, by reason.
+    pub rejected: BTreeMap<Rejection, u64>,
+    /// Lines that are no genuine, acceptable event; at most 1,000 are named.
+    pub rejected_lines: Vec<RejectedLine>,
+}
+
+/// Why an import broke off. What was acknowledged until then is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The input cannot be read.
+    #[error("cannot read the input: {0}")]
+    Input(std::io::Error),
+    /// The store does not take any more.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+impl ImportReport {
+    /// Lines that are no event, do not verify, or may not be stored. Superseded, deleted and expired ones are not
+    /// among them: they were genuine, and the store rightly does without them.
+    pub fn failed_lines(&self) -> u64 {
+        self.rejected
+            .iter()
+            .filter(|(reason, _)| is_failure(**reason))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    fn reject(&mut self, line: u64, reason: Rejection) {
+        *self.rejected.entry(reason).or_default() += 1;
+        if is_failure(reason) && self.rejected_lines.len() < LINES_NAMED_MAX {
+            self.rejected_lines.push(RejectedLine { line, reason });
+        }
+    }
+}
+
+fn is_failure(reason: Rejection) -> bool {
+    !matches!(
+        reason,
+        Rejection::Superseded | Rejection::Deleted | Rejection::Expired
+    )
+}
+
+/// Imports until the end of `input`. `progress` is told the number of lines settled so far.
+///
+/// Cancel safety: what was submitted is stored.
+///
+/// # Errors
+/// [`ImportError`].
+pub async fn import(
+    ingest: &Ingest,
+    input: &mut (impl AsyncBufRead + Unpin),
+    progress: &mut dyn FnMut(u64),
+) -> Result<ImportReport, ImportError> {
+    let mut report = ImportReport::default();
+    let mut in_flight = FuturesOrdered::new();
+    let mut lines = Lines {
+        input,
+        line: Vec::new(),
+        number: 0,
+    };
+    let limits = EventLimits::default();
+    let mut batch: Vec<UnverifiedEvent> = Vec::new();
+    let mut numbers: Vec<u64> = Vec::new();
+    loop {
+        let line = lines
+            .next(limits.bytes_max)
+            .await
+            .map_err(ImportError::Input)?;
+        let ended = line.is_none();
+        match line {
+            Some((number, Ok(text))) => {
+                report.lines += 1;
+                match UnverifiedEvent::parse(text, &limits) {
+                    Ok(event) => {
+                        batch.push(event);
+                        numbers.push(number);
+                    }
+                    Err(reason) => report.reject(number, reason),
+                }
+            }
+            Some((number, Err(reason))) => {
+                report.lines += 1;
+                report.reject(number, reason);
+            }
+            None => {}
+        }
+        if batch.len() >= BATCH_EVENTS || (ended && !batch.is_empty()) {
+            let (events, numbers) = (std::mem::take(&mut batch), std::mem::take(&mut numbers));
+            in_flight.push_back(submit(ingest, events, numbers));
+        }
+        while in_flight.len() >= BATCHES_IN_FLIGHT || (ended && !in_flight.is_empty()) {
+            if let Some(settled) = in_flight.next().await {
+                count(&mut report, settled?);
+                progress(report.lines);
+            }
+        }
+        if ended {
+            report.rejected_lines.sort_by_key(|rejected| rejected.line);
+            return Ok(report);
+        }
+    }
+}
+
+async fn submit(
+    ingest: &Ingest,
+    events: Vec<UnverifiedEvent>,
+    numbers: Vec<u64>,
+) -> Result<Vec<(u64, Verdict)>, IngestError> {
+    let verdicts = ingest.submit(events, Origin::Import).await?;
+    Ok(numbers.into_iter().zip(verdicts).collect())
+}
+
+fn count(report: &mut ImportReport, settled: Vec<(u64, Verdict)>) {
+    for (line, verdict) in settled {
+        match verdict {
+            Verdict::Stored => report.stored += 1,
+            Verdict::Duplicate => report.duplicates += 1,
+            // Nothing keeps it, so importing it was in vain.
+            Verdict::Ephemeral => report.reject(line, Rejection::OutOfScope),
+            Verdict::Rejected(reason) => report.reject(line, reason),
+        }
+    }
+}
+
+struct Lines<'i, R> {
+    input: &'i mut R,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl<R: AsyncBufRead + Unpin> Lines<'_, R> {
+    /// The next line that is not empty, with its number; too long ones are read over.
+    async fn next(
+        &mut self,
+        bytes_max: usize,
+    ) -> std::io::Result<Option<(u64, Result<&[u8], Rejection>)>> {
+        loop {
+            self.line.clear();
+            let mut too_long = false;
+            let mut any = false;
+            loop {
+                let available = self.input.fill_buf().await?;
+                if available.is_empty() {
+                    break;
+                }
+                any = true;
+                let end = available.iter().position(|byte| *byte == b'\n');
+                let piece = &available[..end.unwrap_or(available.len())];
+                too_long |= self.line.len() + piece.len() > bytes_max;
+                if !too_long {
+                    self.line.extend_from_slice(piece);
+                }
+                let consumed = end.map_or(available.len(), |end| end + 1);
+                self.input.consume(consumed);
+                if end.is_some() {
+                    break;
+                }
+            }
+            if !any {
+                return Ok(None);
+            }
+            self.number += 1;
+            if too_long {
+                return Ok(Some((self.number, Err(Rejection::TooLarge))));
+            }
+            if !self.line.iter().all(u8::is_ascii_whitespace) {
+                return Ok(Some((self.number, Ok(self.line.trim_ascii()))));
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! A Nostr conversation with a relay, over any byte stream.
+//!
+//! ```text
+//! Url ─► connect ─► TextSocket ─► Conversation ─► request      (REQ … EOSE)
+//!          └► information (NIP-11)            ├─► publication  (EVENT, OK)
+//!                                             └─► negotiation  (NEG-OPEN, NEG-MSG)
+//! ```
+//!
+//! Invariant: a peer costs a bounded amount, whatever it sends or does not send, and every waiter gets an answer
+//! or a typed error when the conversation ends. Silence is the caller's to time out.
+//! It does not verify events, does not choose what to ask, does not answer AUTH and does not reconnect.
+
+pub mod connect;
+pub mod conversation;
+mod driver;
+pub mod information;
+mod negotiation;
+mod publication;
+mod registry;
+mod request;
+
+pub use connect::{ByteStream, ConnectError, ConnectOptions, connect, connect_over, dial};
+pub use conversation::{Conversation, ConversationCounters, ConversationError, ConversationLimits};
+pub use negotiation::{NegReply, Negotiation, NegotiationBusy};
+pub use publication::{PendingPublication, Publication, PublishError};
+pub use request::{Request, RequestEnd, RequestItem};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! One exchange with one peer, from connecting to an outcome: linear, every step under a deadline.
+//!
+//! connect ─► reconcile ─► download ─► upload ─► reconcile again … until the sets are equal or nothing moves any more.
+//! Gives a report in every case; a step that fails becomes a typed, labelled failure in it. Whoever cancels it (the
+//! run's deadline) finds what was achieved so far in the report it handed in. Other peers are not known here.
+
+use constellation_reconcile::Item;
+use tokio::sync::watch;
+
+use super::outcome::{Failure, Outcome, PeerReport, Step};
+use super::plan::{Deadlines, ExchangePlan};
+use crate::ingest::Ingest;
+use crate::limits::{FRAME_BYTES_OTHER, FRAME_BYTES_STATION, RECONCILE_PASSES_MAX};
+use crate::protocol::RelayInformation;
+use crate::relay_client::{
+    ConnectOptions, Conversation, ConversationLimits, connect, information::fetch_information,
+};
+use crate::tasks::TaskGroup;
+use crate::time::Clock;
+use crate::transfer::{self, Reconciled, Tally, Transfer, TransferError, TransferProgress};
+
+/// What an exchange works with.
+#[derive(Debug, Clone)]
+pub struct ExchangeContext {
+    /// The door to our store.
+    pub ingest: Ingest,
+    /// Time.
+    pub clock: Clock,
+    /// Where the conversation's task lives.
+    pub tasks: TaskGroup,
+    /// How long steps may take.
+    pub deadlines: Deadlines,
+    /// Where progress is shown.
+    pub progress: watch::Sender<TransferProgress>,
+}
+
+/// Exchanges with one peer; writes into `report` and `tally` what comes of it, as it goes.
+///
+/// Cancel safety: what was stored stays stored; `tally` then tells what was achieved, and the caller brings it into
+/// the report.
+pub async fn exchange(
+    context: &ExchangeContext,
+    plan: &ExchangePlan,
+    report: &mut PeerReport,
+    tally: &mut Tally,
+) {
+    let conversation = match open(context, plan).await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            tracing::warn!(
+                peer = %plan.address,
+                step = "connect",
+                reason = %failure.reason,
+                "exchange failed: {}",
+                failure.detail
+            );
+            report.outcome = Outcome::Failed;
+            report.error = Some(failure);
+            return;
+        }
+    };
+    let transfer = Transfer {
+        conversation: conversation.conversation,
+        ingest: context.ingest.clone(),
+        peer: plan.address.as_str().to_owned(),
+        scope: plan.scope.clone(),
+        since: plan.since,
+        until: plan.until,
+        frame_bytes: conversation.frame_bytes,
+        step_deadline: context.deadlines.step,
+        clock: context.clock.clone(),
+        progress: context.progress.clone(),
+    };
+    let ended = passes(&transfer, plan, report, tally).await;
+    let counters = transfer.conversation.counters();
+    (report.bytes_in, report.bytes_out) = (counters.bytes_in, counters.bytes_out);
+    match ended {
+        Ok(outcome) => report.outcome = outcome,
+        Err((step, error)) => {
+            let achieved = tally.stored > 0 || tally.uploaded > 0;
+            report.outcome = if achieved {
+                Outcome::Partial
+            } else {
+                Outcome::Failed
+            };
+            tracing::warn!(
+                peer = %plan.address, ?step, reason = error.label(), "exchange failed: {error}"
+            );
+            report.error = Some(Failure {
+                step,
+                reason: error.label().to_owned(),
+                detail: error.to_string(),
+                is_local: error.is_local(),
+            });
+        }
+    }
+}
+
+struct Opened {
+    conversation: Conversation,
+    frame_bytes: usize,
+}
+
+async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, Failure> {
+    let options = ConnectOptions {
+        deadline: context.deadlines.connect,
+        ..ConnectOptions::default()
+    };
+    // What the peer says of itself is a hint: it is asked for at the same time, and never waited for longer.
+    let (socket, information) = tokio::join!(
+        connect(plan.address.url(), &options),
+        fetch_information(plan.address.url(), context.deadlines.connect),
+    );
+    let failure = |reason: &str, detail: String| Failure {
+        step: Step::Connect,
+        reason: reason.to_owned(),
+        detail,
+        is_local: false,
+    };
+    let socket = socket.map_err(|error| failure(error.label(), error.to_string()))?;
+    let conversation = Conversation::start(socket, ConversationLimits::default(), &context.tasks)
+        .map_err(|error| failure("busy", error.to_string()))?;
+    Ok(Opened {
+        conversation,
+        frame_bytes: frame_bytes(information.as_ref()),
+    })
+}
+
+/// Large frames for stations, as large as they say; small ones for all others (D3).
+fn frame_bytes(information: Option<&RelayInformation>) -> usize {
+    match information.and_then(|document| document.constellation.as_ref()) {
+        Some(station) if station.version == 1 => usize::try_from(station.frame_bytes)
+            .unwrap_or(FRAME_BYTES_STATION)
+            .clamp(FRAME_BYTES_OTHER, FRAME_BYTES_STATION),
+        _ => FRAME_BYTES_OTHER,
+    }
+}
+
+/// Reconciles and transfers until nothing is left, or nothing moves any more.
+async fn passes(
+    transfer: &Transfer,
+    plan: &ExchangePlan,
+    report: &mut PeerReport,
+    tally: &mut Tally,
+) -> Result<Outcome, (Step, TransferError)> {
+    let mut last: Option<Left> = None;
+    for pass in 0..RECONCILE_PASSES_MAX {
+        let step = if pass == 0 {
+            Step::Reconcile
+        } else {
+            Step::Confirm
+        };
+        let found = transfer::reconcile(transfer)
+            .await
+            .map_err(|error| (step, error))?;
+        tally.rounds += found.rounds;
+        note(report, &found, pass);
+        if is_settled(plan, &found) {
+            return Ok(Outcome::Converged);
+        }
+        if plan.dry_run {
+            return Ok(Outcome::Partial);
+        }
+        let left = Left::of(plan, &found);
+        // Equal but for reasons that were entered just now: look once more, there is nothing to move.
+        if !left.is_empty() || !found.complete {
+            if last.as_ref() == Some(&left) {
+                leave_over(plan, &found, tally);
+                return Ok(Outcome::Partial);
+            }
+            tally.forget_unresolved();
+            move_events(transfer, plan, &found, tally).await?;
+        }
+        last = Some(left);
+    }
+    Ok(Outcome::Partial)
+}
+
+/// D8: the fingerprints with overlay are equal; in one direction, nothing is left on that side.
+fn is_settled(plan: &ExchangePlan, found: &Reconciled) -> bool {
+    found.is_equal() || (found.complete && Left::of(plan, found).is_empty() && is_one_way(plan))
+}
+
+fn is_one_way(plan: &ExchangePlan) -> bool {
+    !(plan.direction.is_down() && plan.direction.is_up())
+}
+
+fn note(report: &mut PeerReport, found: &Reconciled, pass: usize) {
+    let (need, have) = (found.need.len() as u64, found.have.len() as u64);
+    if pass == 0 {
+        (report.need, report.have) = (need, have);
+    }
+    (report.need_after, report.have_after) = (Some(need), Some(have));
+}
+
+/// What is to be moved. If a pass leaves exactly what the last one left, no further pass will help.
+#[derive(PartialEq, Eq)]
+struct Left {
+    need: Vec<[u8; 32]>,
+    have: Vec<Item>,
+}
+
+impl Left {
+    fn of(plan: &ExchangePlan, found: &Reconciled) -> Self {
+        Self {
+            need: if plan.direction.is_down() {
+                found.need.clone()
+            } else {
+                Vec::new()
+            },
+            have: if plan.direction.is_up() {
+                found.have.clone()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.need.is_empty() && self.have.is_empty()
+    }
+}
+
+async fn move_events(
+    transfer: &Transfer,
+    plan: &ExchangePlan,
+    found: &Reconciled,
+    tally: &mut Tally,
+) -> Result<(), (Step, TransferError)> {
+    if plan.direction.is_down() && !found.need.is_empty() {
+        transfer
+            .progress
+            .send_modify(|progress| progress.need += found.need.len() as u64);
+        transfer::download(transfer, &found.need, tally)
+            .await
+            .map_err(|error| (Step::Download, error))?;
+    }
+    if plan.direction.is_up() && !found.have.is_empty() {
+        transfer
+            .progress
+            .send_modify(|progress| progress.have += found.have.len() as u64);
+        transfer::upload(transfer, &found.have, tally)
+            .await
+            .map_err(|error| (Step::Upload, error))?;
+    }
+    Ok(())
+}
+
+/// Names what no pass could settle and no other reason explains.
+fn leave_over(plan: &ExchangePlan, found: &Reconciled, tally: &mut Tally) {
+    let explained = tally.unresolved();
+    if !explained.is_empty() {
+        return;
+    }
+    for id in Left::of(plan, found).need {
+        tally.leave(id, "fetched, but still missing here");
+    }
+    for item in Left::of(plan, found).have {
+        tally.leave(item.id, "accepted by the peer, but still missing there");
+    }
+}

@@ -1,0 +1,29 @@
+//! Runs: one trigger, exchanges with all peers, one report.
+//!
+//! ```text
+//! SyncRequest + options ─► plan (pure) ─► run (lock, deadline, all peers at once) ─► exchange (linear) ─► PeerReport
+//!                                          └─────────────────────────────────────────────────► RunReport ─► history
+//! ```
+//!
+//! Invariants: at most one run per station at a time, held by a kernel lock; every exchange ends in exactly one
+//! outcome; "converged" is said only of sets whose fingerprints were compared after the last transfer.
+//! Deliberately absent: when to run (the daemon's), how to show it (the CLI's), the configuration file.
+
+mod exchange;
+mod history;
+mod lock;
+mod outcome;
+mod plan;
+mod run;
+mod runner;
+
+pub use exchange::{ExchangeContext, exchange};
+pub use history::{History, HistoryError};
+pub use lock::{FileLock, LockError};
+pub use outcome::{Failure, Outcome, PeerReport, RunReport, Step, Totals};
+pub use plan::{
+    DEFAULT_KINDS, Deadlines, ExchangePlan, KindsSpec, PRIVATE_KINDS, PeerOptions, PlanError,
+    RunPlan, ScopeOptions, SyncRequest, plan,
+};
+pub use run::{PeerProgress, RunError, RunProgress, run};
+pub use runner::{Runner, SyncOptions, TriggerError};

@@ -1,0 +1,299 @@
+//! How a run and its exchanges ended. The shape of `sync --json`, of the history and of every report.
+
+use std::collections::BTreeMap;
+
+use constellation_event::Rejection;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ReasonPrefix;
+use crate::transfer::{Tally, Unresolved};
+
+/// How a run, or an exchange, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The sets are equal, refusals on either side aside (D8).
+    Converged,
+    /// Something was achieved, something is left over; the report says what.
+    Partial,
+    /// It broke off.
+    Failed,
+    /// Another run was in progress.
+    Skipped,
+    /// The time was up.
+    Deadline,
+}
+
+impl Outcome {
+    /// The name used in JSON, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The step at which an exchange broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Reaching the peer.
+    Connect,
+    /// The first reconciliation.
+    Reconcile,
+    /// Fetching.
+    Download,
+    /// Offering.
+    Upload,
+    /// Reconciling again after a transfer.
+    Confirm,
+}
+
+/// Why an exchange broke off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Where.
+    pub step: Step,
+    /// Why, as a stable name.
+    pub reason: String,
+    /// Why, in words.
+    pub detail: String,
+    /// Whether it was our own store that failed.
+    #[serde(skip)]
+    pub is_local: bool,
+}
+
+/// One exchange.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// The peer's address.
+    pub address: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it broke off, if it did.
+    pub error: Option<Failure>,
+    /// How the sets were compared.
+    pub method: String,
+    /// Rounds of reconciling.
+    pub rounds: u64,
+    /// Events that the peer had and we lacked, at first.
+    pub need: u64,
+    /// Events that we had and the peer lacked, at first.
+    pub have: u64,
+    /// The same by the last reconciliation; `null` if there was none after a transfer.
+    pub need_after: Option<u64>,
+    /// The same by the last reconciliation; `null` if there was none after a transfer.
+    pub have_after: Option<u64>,
+    /// Events that came.
+    pub downloaded: u64,
+    /// Events that came and are stored.
+    pub stored: u64,
+    /// Events that came though we had them.
+    pub duplicates: u64,
+    /// Events that came and were not taken, by reason.
+    pub rejected: BTreeMap<Rejection, u64>,
+    /// Events that the peer took.
+    pub uploaded: u64,
+    /// Events that the peer did not take, by its reason.
+    pub refused_by_peer: BTreeMap<ReasonPrefix, u64>,
+    /// What could not be achieved, and why.
+    pub unresolved: Vec<Unresolved>,
+    /// Stored events by kind.
+    pub by_kind: BTreeMap<u16, u64>,
+    /// Seconds since the last successful exchange with this peer; `null` if there never was one.
+    pub lag_s: Option<u64>,
+    /// Bytes of messages received.
+    pub bytes_in: u64,
+    /// Bytes of messages sent.
+    pub bytes_out: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Distinct authors of the events stored.
+    #[serde(skip)]
+    pub authors: std::collections::HashSet<[u8; 32]>,
+}
+
+impl PeerReport {
+    /// A report of nothing yet: what stands if the exchange is cut off.
+    pub fn new(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            outcome: Outcome::Deadline,
+            error: None,
+            method: "negentropy".into(),
+            rounds: 0,
+            need: 0,
+            have: 0,
+            need_after: None,
+            have_after: None,
+            downloaded: 0,
+            stored: 0,
+            duplicates: 0,
+            rejected: BTreeMap::new(),
+            uploaded: 0,
+            refused_by_peer: BTreeMap::new(),
+            unresolved: Vec::new(),
+            by_kind: BTreeMap::new(),
+            lag_s: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_ms: 0,
+            authors: std::collections::HashSet::new(),
+        }
+    }
+
+    /// Whether the peer was reached at all.
+    pub fn was_reached(&self) -> bool {
+        self.error
+            .as_ref()
+            .is_none_or(|error| error.step != Step::Connect)
+    }
+
+    pub(super) fn take_tally(&mut self, tally: &Tally) {
+        self.rounds = tally.rounds;
+        self.downloaded = tally.downloaded;
+        self.stored = tally.stored;
+        self.duplicates = tally.duplicates;
+        self.rejected = tally.rejected.clone();
+        self.uploaded = tally.uploaded;
+        self.refused_by_peer = tally.refused_by_peer.clone();
+        self.unresolved = tally.unresolved();
+        self.by_kind = tally.by_kind.clone();
+        self.authors = tally.authors.clone();
+    }
+}
+
+/// Sums over all peers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Peers of the run.
+    pub peers_total: u64,
+    /// Peers that converged.
+    pub peers_succeeded: u64,
+    /// All others.
+    pub peers_failed: u64,
+    /// Authors that are shared; `null` means all.
+    pub authors_in_scope: Option<u64>,
+    /// Distinct authors of the events stored.
+    pub authors_received: u64,
+    /// Rounds of reconciling.
+    pub rounds: u64,
+    /// Events that peers had and we lacked.
+    pub need: u64,
+    /// Events that we had and peers lacked.
+    pub have: u64,
+    /// Left over, as far as the peers' last reconciliations tell.
+    pub need_after: u64,
+    /// Left over, as far as the peers' last reconciliations tell.
+    pub have_after: u64,
+    /// Events that came.
+    pub downloaded: u64,
+    /// Events that came and are stored.
+    pub stored: u64,
+    /// Events that came though we had them.
+    pub duplicates: u64,
+    /// Events that came and were not taken, by reason.
+    pub rejected: BTreeMap<Rejection, u64>,
+    /// Events that peers took.
+    pub uploaded: u64,
+    /// Events that peers did not take, by their reasons.
+    pub refused_by_peer: BTreeMap<ReasonPrefix, u64>,
+    /// Stored events by kind.
+    pub by_kind: BTreeMap<u16, u64>,
+    /// Bytes of messages received.
+    pub bytes_in: u64,
+    /// Bytes of messages sent.
+    pub bytes_out: u64,
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Names the run: its start, and a random part.
+    pub run_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Whether anything was to be moved at all.
+    pub dry_run: bool,
+    /// One for each peer.
+    pub peers: Vec<PeerReport>,
+    /// The sums.
+    pub totals: Totals,
+}
+
+impl RunReport {
+    /// The sums of `peers`.
+    pub fn totals_of(peers: &[PeerReport], authors_in_scope: Option<u64>) -> Totals {
+        let mut totals = Totals {
+            peers_total: peers.len() as u64,
+            authors_in_scope,
+            ..Totals::default()
+        };
+        let mut authors: std::collections::HashSet<[u8; 32]> = std::collections::HashSet::new();
+        for peer in peers {
+            if peer.outcome == Outcome::Converged {
+                totals.peers_succeeded += 1;
+            } else {
+                totals.peers_failed += 1;
+            }
+            totals.rounds += peer.rounds;
+            totals.need += peer.need;
+            totals.have += peer.have;
+            totals.need_after += peer.need_after.unwrap_or(0);
+            totals.have_after += peer.have_after.unwrap_or(0);
+            totals.downloaded += peer.downloaded;
+            totals.stored += peer.stored;
+            totals.duplicates += peer.duplicates;
+            totals.uploaded += peer.uploaded;
+            totals.bytes_in += peer.bytes_in;
+            totals.bytes_out += peer.bytes_out;
+            add_counts(&mut totals.rejected, &peer.rejected);
+            add_counts(&mut totals.refused_by_peer, &peer.refused_by_peer);
+            add_counts(&mut totals.by_kind, &peer.by_kind);
+            authors.extend(&peer.authors);
+        }
+        totals.authors_received = authors.len() as u64;
+        totals
+    }
+
+    /// The outcome of a run from those of its exchanges.
+    pub fn outcome_of(peers: &[PeerReport]) -> Outcome {
+        let all = |outcome| peers.iter().all(|peer| peer.outcome == outcome);
+        if all(Outcome::Converged) {
+            Outcome::Converged
+        } else if peers.iter().any(|peer| peer.outcome == Outcome::Deadline) {
+            Outcome::Deadline
+        } else if all(Outcome::Failed) {
+            Outcome::Failed
+        } else {
+            Outcome::Partial
+        }
+    }
+
+    /// Whether our own store failed on the way.
+    pub fn failed_locally(&self) -> bool {
+        self.peers
+            .iter()
+            .any(|peer| peer.error.as_ref().is_some_and(|error| error.is_local))
+    }
+}
+
+fn add_counts<K: Ord + Copy>(totals: &mut BTreeMap<K, u64>, counts: &BTreeMap<K, u64>) {
+    for (key, count) in counts {
+        *totals.entry(*key).or_default() += count;
+    }
+}

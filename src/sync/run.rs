@@ -1,0 +1,179 @@
+//! One run: all peers at once, within a bound, under one lock and one deadline; one report.
+//!
+//! The lock is the kernel's; whoever finds it held gets a report that says `skipped`. On the deadline exchanges are
+//! dropped where they are: what they stored stays, and their reports say how far they came. A slow peer delays no
+//! other, except for its place among those exchanged with at a time. History is written whatever the outcome.
+
+use std::path::Path;
+
+use futures_util::{StreamExt, stream};
+use rand::RngExt;
+use tokio::sync::watch;
+
+use super::exchange::{ExchangeContext, exchange};
+use super::history::{History, HistoryError};
+use super::lock::{FileLock, LockError};
+use super::outcome::{Outcome, PeerReport, RunReport};
+use super::plan::{ExchangePlan, RunPlan};
+use crate::ingest::Ingest;
+use crate::limits::EXCHANGES_AT_ONCE;
+use crate::tasks::TaskGroup;
+use crate::time::{Clock, rfc3339};
+use crate::transfer::{Tally, TransferProgress};
+
+/// How far the exchange with one peer is.
+#[derive(Debug, Clone)]
+pub struct PeerProgress {
+    /// The peer.
+    pub address: String,
+    /// Follows the exchange.
+    pub transfer: watch::Receiver<TransferProgress>,
+}
+
+/// Follows a run: one entry for each peer, there from the start.
+pub type RunProgress = Vec<PeerProgress>;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The run lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// Runs `plan`. `state` is the station's state folder; `announce` gets what follows the run before it starts.
+///
+/// Cancel safety: as on the deadline, but without a report.
+///
+/// # Errors
+/// [`RunError`]: the lock file or the history cannot be used.
+pub async fn run(
+    ingest: &Ingest,
+    clock: &Clock,
+    tasks: &TaskGroup,
+    state: &Path,
+    plan: RunPlan,
+    announce: impl FnOnce(RunProgress),
+) -> Result<RunReport, RunError> {
+    let started = clock.monotonic();
+    let started_at = clock.unix_seconds();
+    let run_id = format!("{started_at}-{:08x}", rand::rng().random::<u32>());
+    let report = |outcome, peers: Vec<PeerReport>| RunReport {
+        run_id: run_id.clone(),
+        outcome,
+        started_at: rfc3339(started_at),
+        duration_ms: milliseconds(clock.monotonic().saturating_sub(started)),
+        dry_run: plan.dry_run,
+        totals: RunReport::totals_of(&peers, None),
+        peers,
+    };
+    let _lock = match FileLock::try_take(&state.join("run.lock")) {
+        Ok(lock) => lock,
+        Err(LockError::Held(_)) => return Ok(report(Outcome::Skipped, Vec::new())),
+        Err(error) => return Err(error.into()),
+    };
+    let history = History::in_folder(state);
+    let successes = history.last_successes()?;
+    let mut exchanges: Vec<Exchange> = plan
+        .exchanges
+        .iter()
+        .map(|plan| Exchange::new(plan.clone()))
+        .collect();
+    announce(exchanges.iter().map(Exchange::progress).collect());
+
+    let all = stream::iter(exchanges.iter_mut())
+        .map(|exchange| exchange.carry_out(ingest, clock, tasks, &plan))
+        .buffer_unordered(EXCHANGES_AT_ONCE)
+        .collect::<Vec<()>>();
+    // Those that are cut off keep the outcome that their reports began with: the deadline.
+    let in_time = tokio::time::timeout(plan.deadlines.run, all).await.is_ok();
+    let mut peers: Vec<PeerReport> = exchanges.into_iter().map(Exchange::into_report).collect();
+    for peer in &mut peers {
+        peer.lag_s = match peer.outcome {
+            Outcome::Converged => Some(0),
+            _ => successes
+                .get(&peer.address)
+                .map(|success| clock.unix_seconds().saturating_sub(*success)),
+        };
+    }
+    let outcome = if in_time {
+        RunReport::outcome_of(&peers)
+    } else {
+        Outcome::Deadline
+    };
+    let report = report(outcome, peers);
+    tracing::info!(
+        run = %report.run_id, outcome = %report.outcome, stored = report.totals.stored,
+        uploaded = report.totals.uploaded, duration_ms = report.duration_ms, "run ended"
+    );
+    history.append(&report)?;
+    Ok(report)
+}
+
+fn milliseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+struct Exchange {
+    plan: ExchangePlan,
+    report: PeerReport,
+    tally: Tally,
+    progress: watch::Sender<TransferProgress>,
+}
+
+impl Exchange {
+    fn new(plan: ExchangePlan) -> Self {
+        let report = PeerReport::new(plan.address.as_str());
+        Self {
+            plan,
+            report,
+            tally: Tally::default(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// Whether it ended or was cut off: the tally tells what was achieved.
+    fn into_report(self) -> PeerReport {
+        let mut report = self.report;
+        report.take_tally(&self.tally);
+        report
+    }
+
+    fn progress(&self) -> PeerProgress {
+        PeerProgress {
+            address: self.plan.address.to_string(),
+            transfer: self.progress.subscribe(),
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        ingest: &Ingest,
+        clock: &Clock,
+        tasks: &TaskGroup,
+        plan: &RunPlan,
+    ) {
+        // One task for the conversation, one to spare while the last one ends.
+        let started = clock.monotonic();
+        let group = tasks.child(2);
+        let context = ExchangeContext {
+            ingest: ingest.clone(),
+            clock: clock.clone(),
+            tasks: group.clone(),
+            deadlines: plan.deadlines,
+            progress: self.progress.clone(),
+        };
+        let exchanged = exchange(&context, &self.plan, &mut self.report, &mut self.tally);
+        if tokio::time::timeout(plan.deadlines.exchange, Box::pin(exchanged))
+            .await
+            .is_err()
+        {
+            tracing::warn!(peer = %self.plan.address, "the exchange did not end in its time");
+        }
+        self.report.duration_ms = milliseconds(clock.monotonic().saturating_sub(started));
+        group.end().await;
+    }
+}

@@ -1,0 +1,109 @@
+//! What runs are made with: the store, the options in force, and the state folder. One for each station.
+//!
+//! Whoever wants a run (the captain, the schedule) asks here. Options are read anew for each run, so a reload takes
+//! effect with the next one. The run lock decides between two that ask at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::history::History;
+use super::outcome::RunReport;
+use super::plan::{Deadlines, PeerOptions, PlanError, ScopeOptions, SyncRequest, plan};
+use super::run::{RunError, RunProgress, run};
+use crate::ingest::Ingest;
+use crate::tasks::TaskGroup;
+use crate::time::Clock;
+
+/// The part of the configuration that runs depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncOptions {
+    /// The configured peers.
+    pub peers: Vec<PeerOptions>,
+    /// What is shared.
+    pub scope: ScopeOptions,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+}
+
+/// Why a run that was asked for did not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum TriggerError {
+    /// It makes no sense as asked.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The lock or the history cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Makes runs for one station. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    ingest: Ingest,
+    clock: Clock,
+    tasks: TaskGroup,
+    state: PathBuf,
+    options: watch::Receiver<Arc<SyncOptions>>,
+}
+
+impl Runner {
+    /// A runner over a station's parts; `state` is its state folder.
+    pub fn new(
+        ingest: Ingest,
+        clock: Clock,
+        tasks: TaskGroup,
+        state: PathBuf,
+        options: watch::Receiver<Arc<SyncOptions>>,
+    ) -> Self {
+        Self {
+            ingest,
+            clock,
+            tasks,
+            state,
+            options,
+        }
+    }
+
+    /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
+    /// `skipped` if another run is in progress.
+    ///
+    /// Cancel safety: what was stored stays stored; there is no report.
+    ///
+    /// # Errors
+    /// [`TriggerError`].
+    pub async fn trigger(
+        &self,
+        request: &SyncRequest,
+        announce: impl FnOnce(RunProgress),
+    ) -> Result<RunReport, TriggerError> {
+        let options = self.options.borrow().clone();
+        let plan = plan(
+            request,
+            &options.peers,
+            &options.scope,
+            options.deadlines,
+            self.clock.unix_seconds(),
+        )?;
+        let ran = run(
+            &self.ingest,
+            &self.clock,
+            &self.tasks,
+            &self.state,
+            plan,
+            announce,
+        );
+        Ok(Box::pin(ran).await?)
+    }
+
+    /// The configured peers.
+    pub fn peers(&self) -> Vec<PeerOptions> {
+        self.options.borrow().peers.clone()
+    }
+
+    /// What past runs achieved.
+    pub fn history(&self) -> History {
+        History::in_folder(&self.state)
+    }
+}

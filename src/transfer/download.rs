@@ -1,0 +1,235 @@
+//! Fetching events by id: several requests in flight, each event through ingest as it comes.
+//!
+//! What a request brings is checked against what was asked before it is offered to ingest: an event that was not
+//! asked for is counted and dropped. Every verdict that will hold enters the peer's overlay, so that the id is
+//! neither fetched again nor counted as a difference. Bounded: requests in flight, bytes waiting (the conversation
+//! stops reading while we store). Worst case: a peer that delivers nothing costs one step deadline.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent, matches};
+use constellation_eventstore::{NewOverlayEntry, OverlayReason};
+use futures_util::{StreamExt, stream};
+use nostr::filter::Filter;
+
+use super::{Tally, Transfer, TransferError};
+use crate::ingest::{Origin, Verdict};
+use crate::limits::{DOWNLOAD_IDS_PER_REQUEST, DOWNLOADS_IN_FLIGHT, FORGERY_REMEMBERED};
+use crate::relay_client::{ConversationError, RequestEnd};
+
+/// Events taken from a request at a time.
+const EVENTS_PER_BATCH: usize = 200;
+
+/// Fetches `ids` and adds to `tally` what became of them.
+///
+/// Cancel safety: what was handed to ingest is stored; the tally may then miss the last batch.
+///
+/// # Errors
+/// [`TransferError`]; what was stored before stays stored and counted.
+pub async fn download(
+    transfer: &Transfer,
+    ids: &[[u8; 32]],
+    tally: &mut Tally,
+) -> Result<(), TransferError> {
+    let requests = stream::iter(ids.chunks(DOWNLOAD_IDS_PER_REQUEST))
+        .map(|ids| fetch(transfer, ids))
+        .buffer_unordered(DOWNLOADS_IN_FLIGHT);
+    let mut requests = std::pin::pin!(requests);
+    while let Some(fetched) = requests.next().await {
+        let fetched = fetched?;
+        let enter = fetched.count(tally, transfer.clock.unix_seconds());
+        transfer
+            .ingest
+            .change_overlay(&transfer.peer, enter, Vec::new())
+            .await?;
+        if let Some((forged, delivered)) = tally.too_many_forgeries() {
+            return Err(TransferError::Forgeries { forged, delivered });
+        }
+    }
+    Ok(())
+}
+
+/// What one request brought.
+#[derive(Default)]
+struct Fetched {
+    delivered: u64,
+    outcomes: Vec<Outcome>,
+    /// Bad in a way that names no event: counted only.
+    nameless: Vec<Rejection>,
+    missing: Vec<[u8; 32]>,
+    why_missing: String,
+}
+
+struct Outcome {
+    key: CanonicalKey,
+    kind: Option<u16>,
+    author: [u8; 32],
+    verdict: Verdict,
+}
+
+async fn fetch(transfer: &Transfer, ids: &[[u8; 32]]) -> Result<Fetched, TransferError> {
+    let mut request = transfer.step(transfer.conversation.fetch(ids)).await?;
+    let mut asked: HashSet<[u8; 32]> = ids.iter().copied().collect();
+    let filter = transfer.filter();
+    let mut fetched = Fetched::default();
+    let end = loop {
+        let mut batch = Vec::new();
+        let end = next_batch(transfer, &mut request, &mut batch).await?;
+        transfer
+            .progress
+            .send_modify(|progress| progress.downloaded += batch.len() as u64);
+        take_batch(transfer, &filter, batch, &mut asked, &mut fetched).await?;
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    fetched.missing.extend(asked);
+    fetched.why_missing = match end {
+        RequestEnd::EndOfStored => "undelivered".to_owned(),
+        RequestEnd::Closed { text, .. } => format!("request closed: {text}"),
+    };
+    Ok(fetched)
+}
+
+async fn next_batch(
+    transfer: &Transfer,
+    request: &mut crate::relay_client::Request,
+    batch: &mut Vec<Bytes>,
+) -> Result<Option<RequestEnd>, TransferError> {
+    let waited = tokio::time::timeout(
+        transfer.step_deadline,
+        request.next_batch(batch, EVENTS_PER_BATCH),
+    );
+    match waited.await {
+        Err(_) => Err(TransferError::Timeout),
+        Ok(Ok(end)) => Ok(end),
+        // What came before the connection broke is stored first; the next call says that it broke.
+        Ok(Err(_)) if !batch.is_empty() => Ok(None),
+        Ok(Err(error)) => Err(TransferError::from(ConversationError::from(error))),
+    }
+}
+
+/// Checks a batch against what was asked, and offers the rest to ingest.
+async fn take_batch(
+    transfer: &Transfer,
+    filter: &Filter,
+    batch: Vec<Bytes>,
+    asked: &mut HashSet<[u8; 32]>,
+    fetched: &mut Fetched,
+) -> Result<(), TransferError> {
+    let limits = EventLimits::default();
+    let mut offered = Vec::with_capacity(batch.len());
+    for json in &batch {
+        fetched.delivered += 1;
+        let event = match UnverifiedEvent::parse(json, &limits) {
+            Ok(event) => event,
+            Err(reason) => {
+                fetched.unreadable(json, reason, asked);
+                continue;
+            }
+        };
+        if !asked.remove(&event.id()) {
+            fetched.nameless.push(Rejection::OutsideFilter);
+        } else if matches(filter, event.claimed()) {
+            offered.push(event);
+        } else {
+            fetched.settle(&event, Verdict::Rejected(Rejection::OutsideFilter));
+        }
+    }
+    let claims: Vec<Outcome> = offered.iter().map(Outcome::undecided).collect();
+    let origin = Origin::Peer {
+        scope: transfer.scope.clone(),
+    };
+    let verdicts = transfer.ingest.submit(offered, origin).await?;
+    for (mut outcome, verdict) in claims.into_iter().zip(verdicts) {
+        outcome.verdict = verdict;
+        fetched.outcomes.push(outcome);
+    }
+    Ok(())
+}
+
+impl Outcome {
+    fn undecided(event: &UnverifiedEvent) -> Self {
+        let claimed = event.claimed();
+        Self {
+            key: CanonicalKey {
+                created_at: claimed.created_at.as_secs(),
+                id: event.id(),
+            },
+            kind: Some(claimed.kind.as_u16()),
+            author: claimed.pubkey.to_bytes(),
+            verdict: Verdict::Duplicate,
+        }
+    }
+}
+
+impl Fetched {
+    fn settle(&mut self, event: &UnverifiedEvent, verdict: Verdict) {
+        self.outcomes.push(Outcome {
+            verdict,
+            ..Outcome::undecided(event)
+        });
+    }
+
+    /// JSON that is no event: if it at least says which one it is, that one is not asked for again.
+    fn unreadable(&mut self, json: &[u8], reason: Rejection, asked: &mut HashSet<[u8; 32]>) {
+        match UnverifiedEvent::claimed_identity(json) {
+            Some(claim) if asked.remove(&claim.id) => self.outcomes.push(Outcome {
+                key: CanonicalKey {
+                    created_at: claim.created_at,
+                    id: claim.id,
+                },
+                kind: None,
+                author: [0; 32],
+                verdict: Verdict::Rejected(reason),
+            }),
+            _ => self.nameless.push(reason),
+        }
+    }
+
+    /// Adds everything to the tally; gives what is to be remembered about the peer.
+    fn count(self, tally: &mut Tally, now: u64) -> Vec<NewOverlayEntry> {
+        tally.downloaded += self.delivered;
+        let mut enter = Vec::new();
+        for outcome in self.outcomes {
+            match outcome.verdict {
+                Verdict::Stored => {
+                    tally.stored += 1;
+                    tally.authors.insert(outcome.author);
+                    if let Some(kind) = outcome.kind {
+                        *tally.by_kind.entry(kind).or_default() += 1;
+                    }
+                }
+                Verdict::Duplicate => tally.duplicates += 1,
+                // Nobody stores it, so nobody should list it: as good as not asked for.
+                Verdict::Ephemeral => {
+                    tally.reject(Rejection::OutsideFilter);
+                    enter.push(remembered(&outcome, Rejection::OutsideFilter, now));
+                }
+                Verdict::Rejected(reason) => {
+                    tally.reject(reason);
+                    enter.push(remembered(&outcome, reason, now));
+                }
+            }
+        }
+        for reason in self.nameless {
+            tally.reject(reason);
+        }
+        for id in self.missing {
+            tally.leave(id, &self.why_missing);
+        }
+        enter
+    }
+}
+
+/// What follows from the event's content is remembered for good, what the peer did to it for a while.
+fn remembered(outcome: &Outcome, reason: Rejection, now: u64) -> NewOverlayEntry {
+    let holds_for_good = reason.is_global() || reason == Rejection::Protected;
+    NewOverlayEntry {
+        key: outcome.key,
+        reason: OverlayReason::Refused(reason),
+        kind: outcome.kind,
+        expires_at: (!holds_for_good).then(|| now + FORGERY_REMEMBERED.as_secs()),
+    }
+}

@@ -1,0 +1,171 @@
+//! Making our set and a peer's equal: reconcile, then fetch what we lack and offer what it lacks.
+//!
+//! ```text
+//! Difference ◄─ reconcile (NIP-77, our set ± overlay) ─► need ─► download ─► ingest ─► verdicts ─► overlay
+//!                                                   └──► have ─► upload ─► OKs ────────────────► overlay
+//! ```
+//!
+//! Takes a conversation with one peer, a scope and a window; gives counts and what stayed unresolved. Every wait is
+//! under the step deadline. Invariants: an upload counts only with its OK; what arrives is stored only through
+//! ingest; a peer's forgery is remembered against that peer alone. Deliberately absent: connecting, deciding the
+//! outcome, other peers. Bounded: ids of a difference, requests and events in flight, rounds.
+
+mod download;
+mod progress;
+mod reconcile;
+mod tally;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use constellation_eventstore::{KindSet, SetScope};
+use nostr::event::Kind;
+use nostr::filter::Filter;
+use nostr::types::Timestamp;
+use tokio::sync::watch;
+
+pub use download::download;
+pub use progress::TransferProgress;
+pub use reconcile::{Reconciled, reconcile};
+pub use tally::{Tally, Unresolved};
+pub use upload::upload;
+
+use crate::ingest::{Ingest, IngestError, Scope};
+use crate::relay_client::{Conversation, ConversationError};
+use crate::time::Clock;
+
+/// One conversation and what it is about.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// The conversation with the peer.
+    pub conversation: Conversation,
+    /// The door to our store.
+    pub ingest: Ingest,
+    /// The name under which the peer's overlay is kept.
+    pub peer: String,
+    /// What is shared with it.
+    pub scope: Arc<Scope>,
+    /// Unix seconds of the oldest event that takes part.
+    pub since: Option<u64>,
+    /// Unix seconds of the newest.
+    pub until: Option<u64>,
+    /// Largest negentropy frame, in bytes before hex.
+    pub frame_bytes: usize,
+    /// How long one answer may take.
+    pub step_deadline: Duration,
+    /// Wall time.
+    pub clock: Clock,
+    /// Where progress is shown.
+    pub progress: watch::Sender<TransferProgress>,
+}
+
+/// Why a transfer broke off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// The peer did not answer in time.
+    #[error("no answer within the step deadline")]
+    Timeout,
+    /// The conversation ended.
+    #[error(transparent)]
+    Conversation(#[from] ConversationError),
+    /// The peer does not speak NIP-77.
+    #[error("the peer does not speak NIP-77: {0}")]
+    NoNip77(String),
+    /// The peer ended the negentropy session.
+    #[error("the peer refused to reconcile: {0}")]
+    Refused(String),
+    /// The peer speaks another version of negentropy.
+    #[error("the peer speaks negentropy version {0:#04x}")]
+    UnknownVersion(u8),
+    /// The peer's negentropy message cannot be read.
+    #[error("malformed negentropy message: {0}")]
+    Malformed(String),
+    /// Reconciling did not end within the bound of rounds.
+    #[error("no end of reconciling after {0} rounds")]
+    TooManyRounds(u64),
+    /// Too much of what the peer delivered was forged, unreadable or not asked for.
+    #[error("{forged} of {delivered} events were forged, unreadable or not asked for")]
+    Forgeries {
+        /// Bad ones.
+        forged: u64,
+        /// All that were delivered.
+        delivered: u64,
+    },
+    /// Our own store failed.
+    #[error("our store: {0}")]
+    Ingest(#[from] IngestError),
+}
+
+impl TransferError {
+    /// The stable name of the reason, for reports and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Conversation(error) => error.label(),
+            Self::NoNip77(_) => "no_nip77",
+            Self::Refused(_) => "refused",
+            Self::UnknownVersion(_) => "unknown_version",
+            Self::Malformed(_) => "malformed_negentropy",
+            Self::TooManyRounds(_) => "too_many_rounds",
+            Self::Forgeries { .. } => "forgeries",
+            Self::Ingest(IngestError::DiskFull) => "disk_full",
+            Self::Ingest(IngestError::Store(_)) => "store",
+            Self::Ingest(IngestError::Closed) => "closing",
+        }
+    }
+
+    /// Whether the failure is ours, not the peer's.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Ingest(_))
+    }
+}
+
+impl From<constellation_eventstore::StoreError> for TransferError {
+    fn from(error: constellation_eventstore::StoreError) -> Self {
+        Self::Ingest(error.into())
+    }
+}
+
+impl Transfer {
+    /// The filter that describes what takes part.
+    pub fn filter(&self) -> Filter {
+        let mut filter = Filter::new();
+        if let KindSet::Only(kinds) = &self.scope.kinds {
+            filter = filter.kinds(kinds.iter().map(|kind| Kind::from_u16(*kind)));
+        }
+        filter.since = self.since.map(Timestamp::from_secs);
+        filter.until = self.until.map(Timestamp::from_secs);
+        filter
+    }
+
+    /// The same as a scope of the store.
+    pub fn set_scope(&self) -> SetScope {
+        SetScope {
+            kinds: self.scope.kinds.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+
+    async fn step<T>(
+        &self,
+        wait: impl Future<Output = Result<T, ConversationError>>,
+    ) -> Result<T, TransferError> {
+        tokio::time::timeout(self.step_deadline, wait)
+            .await
+            .map_err(|_| TransferError::Timeout)?
+            .map_err(TransferError::from)
+    }
+}
+
+/// Runs work that reads the store off the runtime's threads.
+async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
+) -> Result<T, TransferError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+        Err(_) => Err(TransferError::Ingest(IngestError::Closed)),
+    }
+}
