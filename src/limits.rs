@@ -62,6 +62,9 @@ pub const FORGERY_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a peer's refusal by policy is respected before it is offered the event again.
 pub const POLICY_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
+/// How long an `error:` is: the peer may have had a bad moment, or may answer so to what it never takes.
+pub const ERROR_REMEMBERED: Duration = Duration::from_secs(3600);
+
 /// Ids named in a report for each peer and reason; the rest is counted.
 pub const UNRESOLVED_IDS_NAMED: usize = 100;
 /// Runs kept in the history.

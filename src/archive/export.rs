@@ -4,9 +4,8 @@ use std::ops::ControlFlow;
 
 use constellation_eventstore::{Progress, Query, Readership, Store, StoreError};
 use nostr::filter::Filter;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// Bytes of results gathered before they are written.
+/// Bytes of results gathered before they are handed on.
 const SLICE_BYTES: usize = 1 << 20;
 
 /// Why an export or count broke off.
@@ -15,59 +14,58 @@ pub enum ArchiveError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The output cannot be written.
-    #[error("cannot write: {0}")]
-    Output(std::io::Error),
     /// The station is shutting down.
     #[error("the station is shutting down")]
     Closed,
 }
 
-/// Writes the events that match, newest first, one JSON line each. Gives how many.
-///
-/// Cancel safety: whole lines may be written already.
-///
-/// # Errors
-/// [`ArchiveError`].
-pub async fn export(
-    store: &Store,
-    filter: Filter,
-    now: u64,
-    output: &mut (impl AsyncWrite + Unpin),
-) -> Result<u64, ArchiveError> {
-    let mut query = begin(store, filter, now).await?;
-    let mut written = 0;
-    loop {
-        let slice = {
-            let store = store.clone();
-            off_runtime(move || {
-                let mut lines = Vec::with_capacity(SLICE_BYTES);
-                let mut events = 0;
-                let progress = query.advance(&store.snapshot()?, &mut |record| {
-                    lines.extend_from_slice(record.json().as_bytes());
-                    lines.push(b'\n');
-                    events += 1;
-                    if lines.len() >= SLICE_BYTES {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                })?;
-                Ok((query, lines, events, progress))
-            })
-            .await?
+/// The events that match a filter, newest first, as JSON lines.
+#[derive(Debug)]
+pub struct Export {
+    store: Store,
+    query: Option<Query>,
+}
+
+impl Export {
+    /// Begins to export what the store holds now; `now` is Unix seconds.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn begin(store: &Store, filter: Filter, now: u64) -> Result<Self, ArchiveError> {
+        let query = begin_query(store, filter, now).await?;
+        Ok(Self {
+            store: store.clone(),
+            query: Some(query),
+        })
+    }
+
+    /// The next lines, each with its line feed; `None` after the last.
+    ///
+    /// Cancel safety: an export that is dropped while it waits cannot go on.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let Some(mut query) = self.query.take() else {
+            return Ok(None);
         };
-        let (next, lines, events, progress) = slice;
-        query = next;
-        output
-            .write_all(&lines)
-            .await
-            .map_err(ArchiveError::Output)?;
-        written += events;
-        if progress == Progress::Done {
-            output.flush().await.map_err(ArchiveError::Output)?;
-            return Ok(written);
-        }
+        let store = self.store.clone();
+        let (query, lines, progress) = off_runtime(move || {
+            let mut lines = Vec::new();
+            let progress = query.advance(&store.snapshot()?, &mut |record| {
+                lines.extend_from_slice(record.json().as_bytes());
+                lines.push(b'\n');
+                if lines.len() >= SLICE_BYTES {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+            Ok((query, lines, progress))
+        })
+        .await?;
+        self.query = (progress == Progress::More).then_some(query);
+        Ok(Some(lines))
     }
 }
 
@@ -76,7 +74,7 @@ pub async fn export(
 /// # Errors
 /// [`ArchiveError`].
 pub async fn count(store: &Store, filter: Filter, now: u64) -> Result<u64, ArchiveError> {
-    let mut query = begin(store, filter, now).await?;
+    let mut query = begin_query(store, filter, now).await?;
     let mut total = 0u64;
     loop {
         let store = store.clone();
@@ -97,7 +95,7 @@ pub async fn count(store: &Store, filter: Filter, now: u64) -> Result<u64, Archi
     }
 }
 
-async fn begin(store: &Store, filter: Filter, now: u64) -> Result<Query, ArchiveError> {
+async fn begin_query(store: &Store, filter: Filter, now: u64) -> Result<Query, ArchiveError> {
     let store = store.clone();
     off_runtime(move || {
         Ok(Query::new(

@@ -89,8 +89,8 @@ fn is_failure(reason: Rejection) -> bool {
 /// [`ImportError`].
 pub async fn import(
     ingest: &Ingest,
-    input: &mut (impl AsyncBufRead + Unpin),
-    progress: &mut dyn FnMut(u64),
+    input: &mut (impl AsyncBufRead + Unpin + Send),
+    progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<ImportReport, ImportError> {
     let mut report = ImportReport::default();
     let mut in_flight = FuturesOrdered::new();

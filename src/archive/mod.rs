@@ -7,6 +7,6 @@ mod check;
 mod export;
 mod import;
 
-pub use check::check;
-pub use export::{ArchiveError, count, export};
+pub use check::{VerifyReport, check};
+pub use export::{ArchiveError, Export, count};
 pub use import::{ImportError, ImportReport, RejectedLine, import};

@@ -6,9 +6,10 @@
 
 use std::path::Path;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rand::RngExt;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::exchange::{ExchangeContext, exchange};
 use super::history::{History, HistoryError};
@@ -84,10 +85,12 @@ pub async fn run(
         .collect();
     announce(exchanges.iter().map(Exchange::progress).collect());
 
-    let all = stream::iter(exchanges.iter_mut())
-        .map(|exchange| exchange.carry_out(ingest, clock, tasks, &plan))
-        .buffer_unordered(EXCHANGES_AT_ONCE)
-        .collect::<Vec<()>>();
+    let places = Semaphore::new(EXCHANGES_AT_ONCE);
+    let mut all = FuturesUnordered::new();
+    for exchange in &mut exchanges {
+        all.push(exchange.carry_out(ingest, clock, tasks, &plan, &places));
+    }
+    let all = async move { while all.next().await.is_some() {} };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
     let in_time = tokio::time::timeout(plan.deadlines.run, all).await.is_ok();
     let mut peers: Vec<PeerReport> = exchanges.into_iter().map(Exchange::into_report).collect();
@@ -155,7 +158,12 @@ impl Exchange {
         clock: &Clock,
         tasks: &TaskGroup,
         plan: &RunPlan,
+        places: &Semaphore,
     ) {
+        // Nobody closes it: waiting for a place cannot fail, and without one the report stays as it began.
+        let Ok(_place) = places.acquire().await else {
+            return;
+        };
         // One task for the conversation, one to spare while the last one ends.
         let started = clock.monotonic();
         let group = tasks.child(2);

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent, matches};
 use constellation_eventstore::{NewOverlayEntry, OverlayReason};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use nostr::filter::Filter;
 
 use super::{Tally, Transfer, TransferError};
@@ -32,11 +33,18 @@ pub async fn download(
     ids: &[[u8; 32]],
     tally: &mut Tally,
 ) -> Result<(), TransferError> {
-    let requests = stream::iter(ids.chunks(DOWNLOAD_IDS_PER_REQUEST))
-        .map(|ids| fetch(transfer, ids))
-        .buffer_unordered(DOWNLOADS_IN_FLIGHT);
-    let mut requests = std::pin::pin!(requests);
-    while let Some(fetched) = requests.next().await {
+    let mut waiting = ids.chunks(DOWNLOAD_IDS_PER_REQUEST);
+    let mut requests = FuturesUnordered::new();
+    loop {
+        while requests.len() < DOWNLOADS_IN_FLIGHT {
+            match waiting.next() {
+                Some(ids) => requests.push(fetch(transfer, ids)),
+                None => break,
+            }
+        }
+        let Some(fetched) = requests.next().await else {
+            return Ok(());
+        };
         let fetched = fetched?;
         let enter = fetched.count(tally, transfer.clock.unix_seconds());
         transfer
@@ -47,7 +55,6 @@ pub async fn download(
             return Err(TransferError::Forgeries { forged, delivered });
         }
     }
-    Ok(())
 }
 
 /// What one request brought.

@@ -1,16 +1,17 @@
 //! Offering events: many in flight, every OK read, counted by its prefix, and remembered.
 //!
 //! An event counts as uploaded only when the peer says `OK true`, or that it is a duplicate. What the peer refuses
-//! enters its overlay for a day, unless the refusal is a matter of the moment (too fast, an error, not logged in).
+//! enters its overlay for a while, unless the refusal is a matter of the moment (too fast, not logged in).
 //! Bounded: events in flight. Worst case: a peer that never answers costs one step deadline.
 
 use constellation_event::CanonicalKey;
 use constellation_eventstore::{NewOverlayEntry, OverlayReason};
 use constellation_reconcile::Item;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::{Tally, Transfer, TransferError, off_runtime};
-use crate::limits::{POLICY_REMEMBERED, UPLOADS_IN_FLIGHT};
+use crate::limits::{ERROR_REMEMBERED, POLICY_REMEMBERED, UPLOADS_IN_FLIGHT};
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Publication, PublishError};
 
@@ -33,13 +34,20 @@ pub async fn upload(
     while !rest.is_empty() {
         let (events, taken) = read(transfer, rest).await?;
         rest = &rest[taken..];
-        let answers = stream::iter(&events)
-            .map(|event| offer(transfer, event))
-            .buffer_unordered(UPLOADS_IN_FLIGHT);
-        let mut answers = std::pin::pin!(answers);
+        let mut waiting = events.iter();
+        let mut answers = FuturesUnordered::new();
         let mut enter = Vec::new();
         let mut failed = None;
-        while let Some(answer) = answers.next().await {
+        loop {
+            while answers.len() < UPLOADS_IN_FLIGHT {
+                match waiting.next() {
+                    Some(event) => answers.push(offer(transfer, event)),
+                    None => break,
+                }
+            }
+            let Some(answer) = answers.next().await else {
+                break;
+            };
             transfer
                 .progress
                 .send_modify(|progress| progress.uploaded += 1);
@@ -146,11 +154,16 @@ fn count(
         );
         return None;
     }
+    let remembered = match publication.prefix {
+        // Some relays answer so to what they will never take, others when their disk is full.
+        ReasonPrefix::Error => ERROR_REMEMBERED,
+        _ => POLICY_REMEMBERED,
+    };
     Some(NewOverlayEntry {
         key: event.key,
         reason: OverlayReason::RefusedBy(publication.prefix.code()),
         kind: Some(event.kind),
-        expires_at: Some(now + POLICY_REMEMBERED.as_secs()),
+        expires_at: Some(now + remembered.as_secs()),
     })
 }
 
@@ -158,6 +171,6 @@ fn count(
 fn is_momentary(prefix: ReasonPrefix) -> bool {
     matches!(
         prefix,
-        ReasonPrefix::RateLimited | ReasonPrefix::Error | ReasonPrefix::AuthRequired
+        ReasonPrefix::RateLimited | ReasonPrefix::AuthRequired
     )
 }

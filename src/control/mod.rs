@@ -1,0 +1,17 @@
+//! The socket through which commands speak to the process that holds the station's data.
+//!
+//! ```text
+//! CLI ─► ControlClient ─► state/control.sock (0600) ─► serve ─► archive, sync::Runner
+//! ```
+//!
+//! HTTP over a Unix socket: bodies stream both ways, so an import or export of any size is never held in memory.
+//! Only the owner of the data directory can open the socket. Deliberately absent: anything the commands could not
+//! do on a station that is not running.
+
+mod client;
+mod messages;
+mod server;
+
+pub use client::{ControlClient, ControlError};
+pub use messages::{CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
+pub use server::{ControlContext, StationFacts, serve, status};
