@@ -1,15 +1,52 @@
-//! Constellation keeps a group of Nostr relays equal.
+//! Constellation keeps a group of Nostr relays equal, over connections that nobody else listens to, without a
+//! central server.
+//!
+//! The modules in the order in which data passes:
+//!
+//! ```text
+//!  cli ─► daemon ─► config                   who starts what, and with which options
+//!            │
+//!            ├─► schedule ─► sync ─► relay_client ─► transfer ─► ingest ─► (eventstore)
+//!            │     when      plan,    a peer's       reconcile,   verify,
+//!            │               run      relay          fetch, offer store
+//!            ├─► relay_server ─────────────────────────────────────►┘
+//!            │     clients and other stations
+//!            └─► control ─► archive                                 import, export, count, check
+//! ```
+//!
+//! Dependencies point one way: what stands further down knows nothing of what stands above it.
 
-pub mod archive;
+// Commands.
+pub mod cli;
+// One station, composed of its parts.
+pub mod daemon;
+// The file that says how.
+pub mod config;
+// The socket through which commands speak to the running station.
 pub mod control;
-pub mod ingest;
-pub mod limits;
-pub mod peer;
-pub mod protocol;
-pub mod relay_client;
+// When the next run is due.
 pub mod schedule;
+// Runs: plan, exchange, report, history.
 pub mod sync;
+// Clients and other stations, served.
+pub mod relay_server;
+// Events as JSON lines, in and out.
+pub mod archive;
+// Making our set and a peer's equal.
+pub mod transfer;
+// A conversation with a relay.
+pub mod relay_client;
+// The only door into the store.
+pub mod ingest;
+// Nostr messages and WebSocket framing.
+pub mod protocol;
+// Who we exchange with.
+pub mod peer;
+// Reaching other stations; so far the station's identity.
+pub mod tunnel;
+// Events made up for demonstration and measuring.
+pub mod samples;
+// What everything rests on: bounds, tasks, time.
+pub mod limits;
 pub mod tasks;
 pub mod time;
-pub mod transfer;
-pub mod tunnel;

@@ -90,3 +90,12 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Characters of a subscription's name (NIP-01).
 pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
+
+/// Tasks that live as long as the station: listeners, the schedule, sweeping.
+pub const STATION_TASKS_MAX: usize = 16;
+/// Tasks of runs: one for each conversation, and runs asked for through the socket.
+pub const RUN_TASKS_MAX: usize = 64;
+/// Commands at a time on the control socket.
+pub const CONTROL_TASKS_MAX: usize = 64;
+/// Tasks of the relay's connections: one each, and one for each write that a connection waits for.
+pub const CONNECTION_TASKS_MAX: usize = 4 * CONNECTIONS_MAX;

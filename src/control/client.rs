@@ -15,7 +15,8 @@ use tokio_util::io::StreamReader;
 
 use super::messages::{CommandError, StatusReport, SyncLine};
 use crate::archive::{ImportReport, VerifyReport};
-use crate::sync::SyncRequest;
+use crate::sync::{RunReport, SyncRequest};
+use crate::transfer::TransferProgress;
 
 /// The largest answer that is held in memory: a status or a report.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -38,6 +39,9 @@ pub enum ControlError {
     #[error(transparent)]
     Command(#[from] CommandError),
 }
+
+/// Gets how far each peer is, by its address.
+pub type TellProgress<'t> = dyn FnMut(&[(String, TransferProgress)]) + Send + 't;
 
 type RequestBody = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 
@@ -204,8 +208,8 @@ impl ControlClient {
     pub async fn sync(
         &self,
         request: &SyncRequest,
-        tell: &mut (dyn FnMut(&[(String, crate::transfer::TransferProgress)]) + Send),
-    ) -> Result<crate::sync::RunReport, ControlError> {
+        tell: &mut TellProgress<'_>,
+    ) -> Result<RunReport, ControlError> {
         let body = serde_json::to_vec(request).map_err(broken)?;
         let (response, connection) = self.send(Method::POST, "/sync", whole(body)).await?;
         let status = response.status();

@@ -12,6 +12,6 @@ mod client;
 mod messages;
 mod server;
 
-pub use client::{ControlClient, ControlError};
+pub use client::{ControlClient, ControlError, TellProgress};
 pub use messages::{CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
 pub use server::{ControlContext, StationFacts, serve, status};

@@ -86,7 +86,10 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 ///
 /// # Errors
 /// The system's, when the socket cannot be opened.
-pub fn serve(path: &Path, context: ControlContext) -> std::io::Result<impl Future<Output = ()>> {
+pub fn serve(
+    path: &Path,
+    context: ControlContext,
+) -> std::io::Result<impl Future<Output = ()> + use<>> {
     let listener = bind(path)?;
     let tasks = context.tasks.clone();
     let router = router(Arc::new(context));

@@ -86,6 +86,10 @@ fn gate(
     origin: &Origin,
     now: u64,
 ) -> Result<Vec<Option<Verdict>>, StoreError> {
+    // The captain's file is checked line by line: a forgery that bears a known id is no duplicate.
+    if matches!(origin, Origin::Import) {
+        return Ok(vec![None; events.len()]);
+    }
     let snapshot = store.snapshot()?;
     let covers = |kind: u16, author: &[u8; 32]| match origin {
         Origin::Peer { scope } => scope.covers(kind, author),

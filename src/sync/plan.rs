@@ -299,6 +299,16 @@ fn window(request: &SyncRequest, now: u64) -> Result<(Option<u64>, Option<u64>),
     }
 }
 
+impl ScopeOptions {
+    /// What these options share.
+    pub fn shared(&self) -> Scope {
+        // A list of nothing but ephemeral kinds shares nothing; a run says so, others just see nothing shared.
+        let kinds = kind_set(self.kinds.as_ref(), self.dms)
+            .unwrap_or_else(|_| KindSet::Only(BTreeSet::new()));
+        Scope { kinds, authors: None }
+    }
+}
+
 fn kind_set(kinds: Option<&KindsSpec>, dms: bool) -> Result<KindSet, PlanError> {
     let mut kinds = match kinds {
         Some(KindsSpec::All) => return Ok(KindSet::all()),

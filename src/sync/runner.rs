@@ -1,12 +1,12 @@
 //! What runs are made with: the store, the options in force, and the state folder. One for each station.
 //!
 //! Whoever wants a run (the captain, the schedule) asks here. Options are read anew for each run, so a reload takes
-//! effect with the next one. The run lock decides between two that ask at once.
+//! effect with the next one. Of two that ask at once, the captain is told `skipped`, the schedule waits its turn.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::history::History;
 use super::outcome::RunReport;
@@ -46,6 +46,8 @@ pub struct Runner {
     tasks: TaskGroup,
     state: PathBuf,
     options: watch::Receiver<Arc<SyncOptions>>,
+    /// Held during a run of this process; the file lock says the same to other processes.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Runner {
@@ -63,7 +65,19 @@ impl Runner {
             tasks,
             state,
             options,
+            turn: Arc::default(),
         }
+    }
+
+    /// Waits for a run in progress to end, then makes one.
+    ///
+    /// Cancel safety: as [`Self::trigger`].
+    ///
+    /// # Errors
+    /// [`TriggerError`].
+    pub async fn trigger_in_turn(&self, request: &SyncRequest) -> Result<RunReport, TriggerError> {
+        let _turn = self.turn.lock().await;
+        self.carry_out(request, |_| {}).await
     }
 
     /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
@@ -74,6 +88,16 @@ impl Runner {
     /// # Errors
     /// [`TriggerError`].
     pub async fn trigger(
+        &self,
+        request: &SyncRequest,
+        announce: impl FnOnce(RunProgress),
+    ) -> Result<RunReport, TriggerError> {
+        // Without its turn, the run finds the file lock held, and says so.
+        let _turn = self.turn.try_lock();
+        self.carry_out(request, announce).await
+    }
+
+    async fn carry_out(
         &self,
         request: &SyncRequest,
         announce: impl FnOnce(RunProgress),

@@ -17,7 +17,7 @@ use nostr::filter::Filter;
 use super::{Tally, Transfer, TransferError};
 use crate::ingest::{Origin, Verdict};
 use crate::limits::{DOWNLOAD_IDS_PER_REQUEST, DOWNLOADS_IN_FLIGHT, FORGERY_REMEMBERED};
-use crate::relay_client::{ConversationError, RequestEnd};
+use crate::relay_client::RequestEnd;
 
 /// Events taken from a request at a time.
 const EVENTS_PER_BATCH: usize = 200;
@@ -113,7 +113,7 @@ async fn next_batch(
         Ok(Ok(end)) => Ok(end),
         // What came before the connection broke is stored first; the next call says that it broke.
         Ok(Err(_)) if !batch.is_empty() => Ok(None),
-        Ok(Err(error)) => Err(TransferError::from(ConversationError::from(error))),
+        Ok(Err(error)) => Err(error.into()),
     }
 }
 

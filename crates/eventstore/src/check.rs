@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use constellation_event::{EventLimits, UnverifiedEvent};
+use constellation_event::{CanonicalKey, EventLimits, UnverifiedEvent};
 
 use crate::StoreError;
 use crate::environment::Table;
@@ -14,7 +14,7 @@ use crate::keys::{self, Sequence};
 use crate::record::{Record, indexed_tags_of_record};
 use crate::segments::ITEMS_MAX;
 use crate::store::{Snapshot, Store, author_key};
-use crate::writer::{IndexKey, IndexKeys, coordinate_of_record};
+use crate::writer::{IndexKey, IndexKeys, coordinate_of_record, decode_address_tombstone};
 
 /// Problems named one by one; beyond that they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -156,7 +156,12 @@ fn check_record(
             report.problem(|| format!("record {} is not the one at its address", sequence.0));
         }
         let deleted = tables.deleted_addresses.get(txn, &coordinate)?;
-        if deleted.is_some_and(|until| keys::time_key(record.created_at())[..] <= *until) {
+        let key = CanonicalKey {
+            created_at: record.created_at(),
+            id: *record.id(),
+        };
+        let deleted = deleted.map(decode_address_tombstone).transpose()?;
+        if deleted.is_some_and(|last| !key.supersedes(&last)) {
             report.problem(|| {
                 format!(
                     "record {} is stored though its address is deleted",

@@ -1,15 +1,20 @@
 //! The LMDB environment: opening, the databases' names, the map that grows, and snapshots to read from.
 //!
 //! The only file with `unsafe`: LMDB must be opened by one process at a time (the station's kernel lock sees to
-//! that) and resized while no transaction is open (the lock in [`Environment`] sees to that: a [`ReadTxn`] holds
-//! it shared, resizing takes it alone). Worst case: growing waits for the longest snapshot, at most its deadline.
+//! that) and resized while nobody reads (the [`Gate`] sees to that: every [`ReadTxn`] is counted, and whatever else
+//! looks at the map). Worst case: growing waits for the longest snapshot, at most its deadline.
 
-use std::path::Path;
-use std::sync::{RwLock, RwLockReadGuard};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 
+use crate::error::is_disk_full;
 use crate::{OpenError, StoreError};
 
 pub(crate) type Table = Database<'static, Bytes, Bytes>;
@@ -125,15 +130,94 @@ impl Tables {
 #[derive(Debug)]
 pub(crate) struct Environment {
     env: Env<WithoutTls>,
+    folder: PathBuf,
     pub(crate) tables: Tables,
-    /// Shared by every transaction, taken alone to resize the map.
-    resizing: RwLock<()>,
+    gate: Gate,
 }
 
 /// A read transaction that keeps the map from being resized under it.
 pub(crate) struct ReadTxn<'e> {
-    txn: RoTxn<'e, WithoutTls>,
-    _no_resize: RwLockReadGuard<'e, ()>,
+    txn: RoTxn<'e, WithoutTls>, // goes before its pass
+    _pass: Pass<'e>,
+}
+
+/// Lets readers in, or the one that resizes.
+///
+/// Not a `RwLock`: there a thread that holds a snapshot and opens another one waits for ever as soon as somebody
+/// waits to resize. Here readers give way to a waiting resize, but not those whose thread it is waiting for.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    readers: usize,
+    resize_waits: bool,
+    /// Resizing failed half-way: LMDB has no map any more, and would follow a null pointer.
+    unmapped: bool,
+}
+
+thread_local! {
+    /// Passes that this thread holds.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Stays on its thread, as the count does.
+struct Pass<'g>(&'g Gate, PhantomData<*const ()>);
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - 1);
+        let mut state = self.0.lock();
+        state.readers -= 1;
+        if state.readers == 0 && state.resize_waits {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl Gate {
+    /// A panic elsewhere leaves no count half-done, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self) -> Result<Pass<'_>, StoreError> {
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), |state| state.resize_waits && HELD.get() == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.is_mapped()?;
+        state.readers += 1;
+        HELD.set(HELD.get() + 1);
+        Ok(Pass(self, PhantomData))
+    }
+
+    /// Runs `resize` while nobody reads, and nobody can begin to.
+    fn alone(&self, resize: impl FnOnce() -> heed::Result<()>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.resize_waits = true;
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.readers > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.resize_waits = false;
+        let resized = resize();
+        state.unmapped = resized.is_err();
+        self.changed.notify_all();
+        Ok(resized?)
+    }
+}
+
+impl GateState {
+    fn is_mapped(&self) -> Result<(), StoreError> {
+        if self.unmapped {
+            return Err(StoreError::Unmapped);
+        }
+        Ok(())
+    }
 }
 
 impl<'e> std::ops::Deref for ReadTxn<'e> {
@@ -161,7 +245,7 @@ impl Environment {
         // SAFETY: the files are not changed behind LMDB's back: the station holds a kernel lock on the data
         // directory for as long as the store is open, and heed refuses a second opening in this process.
         #[allow(unsafe_code)]
-        let env = unsafe { options.open(folder) }?;
+        let env = unsafe { options.open(folder) }.map_err(not_a_store)?;
         let is_new = env.info().last_txn_id == 0;
 
         let txn = env.write_txn()?;
@@ -169,7 +253,8 @@ impl Environment {
             .create_databases_and_commit::<_, _, _, OpenError>(txn, |opener, txn| {
                 let mut tables = Vec::with_capacity(TABLE_NAMES.len());
                 for name in TABLE_NAMES {
-                    tables.push(opener.create_database::<Bytes, Bytes>(txn, Some(name))?);
+                    let table = opener.create_database::<Bytes, Bytes>(txn, Some(name));
+                    tables.push(table.map_err(not_a_store)?);
                 }
                 let meta = tables[0];
                 match meta.get(txn, META_FORMAT)? {
@@ -197,51 +282,81 @@ impl Environment {
         env.clear_stale_readers()?;
         Ok(Self {
             env,
+            folder: folder.to_owned(),
             tables: Tables::from_array(opened),
-            resizing: RwLock::new(()),
+            gate: Gate::default(),
         })
     }
 
     pub(crate) fn read(&self) -> Result<ReadTxn<'_>, StoreError> {
-        // The lock guards no data: a panic elsewhere leaves nothing half-done behind it.
-        let no_resize = self
-            .resizing
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pass = self.gate.enter()?;
         Ok(ReadTxn {
             txn: self.env.read_txn()?,
-            _no_resize: no_resize,
+            _pass: pass,
         })
     }
 
     /// A write transaction. Only the one writer calls this, and it is the one that resizes: no lock is needed.
     pub(crate) fn write(&self) -> Result<RwTxn<'_>, StoreError> {
+        self.gate.lock().is_mapped()?;
         Ok(self.env.write_txn()?)
     }
 
-    /// Makes the map half as large again, at least 64 MiB larger. The writer must have no transaction open.
-    pub(crate) fn grow(&self) -> Result<(), StoreError> {
-        let _alone = self
-            .resizing
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let now = self.env.info().map_size;
-        let larger = now.saturating_add((now / 2).max(64 << 20));
-        // SAFETY: no transaction is open: readers hold `resizing` shared for as long as theirs lives, and the
-        // only writer is the caller, which has none.
-        #[allow(unsafe_code)]
-        unsafe { self.env.resize(round_up(larger)) }?;
-        Ok(())
+    /// Makes the map half as large again; more each time that was not enough. The writer must have no transaction
+    /// open.
+    pub(crate) fn grow(&self, attempt: u32) -> Result<(), StoreError> {
+        self.gate.alone(|| {
+            let now = self.env.info().map_size;
+            let larger = now.saturating_add((now / 2).saturating_mul(1 << attempt.min(8)));
+            // SAFETY: no transaction is open: readers hold a pass for as long as theirs lives, and the only
+            // writer is the caller, which has none. If it fails, the gate lets nobody near LMDB again.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.env.resize(round_up(larger))
+            }
+        })
+    }
+
+    /// Whether there is no room to write more. Asked after LMDB could write a part only, which it calls an I/O error:
+    /// what writes there next learns why. A file with a hole as long as the data meets every limit that those met.
+    pub(crate) fn has_no_room(&self) -> bool {
+        const PROBE_BYTES: usize = 1 << 20;
+        let path = self.folder.join("room.tmp");
+        let probe = || {
+            let data = std::fs::metadata(self.folder.join("data.mdb"))?.len();
+            let mut file = File::create(&path)?;
+            file.seek(SeekFrom::Start(data))?;
+            file.write_all(&vec![0; PROBE_BYTES])?;
+            file.sync_data()
+        };
+        let probed: std::io::Result<()> = probe();
+        // What is left of it is overwritten by the next probe.
+        let _ = std::fs::remove_file(&path);
+        probed.is_err_and(|error| is_disk_full(&error))
     }
 
     /// Bytes of the map, and bytes of it in use.
-    pub(crate) fn sizes(&self) -> (u64, u64) {
+    pub(crate) fn sizes(&self) -> Result<(u64, u64), StoreError> {
+        // LMDB reads both from the map, which a resize would pull away.
+        let _pass = self.gate.enter()?;
         let info = self.env.info();
         let page = u64::from(self.env.unnamed_database_stat().page_size);
-        (
+        Ok((
             info.map_size as u64,
             (info.last_page_number as u64 + 1) * page,
-        )
+        ))
+    }
+}
+
+/// What LMDB says to a file that is none of its, or to one that somebody else made.
+fn not_a_store(error: heed::Error) -> OpenError {
+    match error {
+        heed::Error::Mdb(
+            heed::MdbError::Invalid
+            | heed::MdbError::VersionMismatch
+            | heed::MdbError::Incompatible,
+        ) => OpenError::NotAStore,
+        other => other.into(),
     }
 }
 

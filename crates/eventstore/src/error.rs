@@ -44,6 +44,9 @@ pub enum StoreError {
     /// The snapshot outlived its time; open a new one and resume.
     #[error("the snapshot is older than its deadline")]
     SnapshotExpired,
+    /// There was no address space left for a larger map; the store must be opened again.
+    #[error("the store could not grow: no address space left; it must be opened again")]
+    Unmapped,
     /// Any other answer of the database or the system.
     #[error("database: {0}")]
     Database(heed::Error),
@@ -73,7 +76,7 @@ impl From<heed::Error> for StoreError {
 }
 
 /// A full device, a quota and a limit on the size of files all mean: no more room here.
-fn is_disk_full(error: &io::Error) -> bool {
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
@@ -90,6 +93,16 @@ impl StoreError {
             self,
             Self::Database(heed::Error::Mdb(heed::MdbError::MapFull))
         )
+    }
+
+    /// What LMDB answers when the system wrote less than it was given.
+    pub(crate) fn is_short_write(&self) -> bool {
+        const EIO: i32 = 5; // on every Unix
+        match self {
+            Self::Database(heed::Error::Io(error)) => error.raw_os_error() == Some(EIO),
+            Self::Database(heed::Error::Mdb(heed::MdbError::Other(code))) => *code == EIO,
+            _ => false,
+        }
     }
 
     /// The batch has more dirty pages than one transaction holds; a smaller one may succeed.

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 pub const TIME_MAX: u64 = (1 << 40) - 1;
 
 pub(crate) const SEQUENCE_LEN: usize = 6;
+/// More than a station commits in a thousand years; larger numbers, which callers may make up, are cut to it.
+const SEQUENCE_MAX: u64 = (1 << 48) - 1;
 pub(crate) const SUFFIX_LEN: usize = 5 + 8 + SEQUENCE_LEN;
 
 /// Number of a record, in the order of commits. Never used twice.
@@ -19,7 +21,7 @@ pub struct Sequence(pub u64);
 
 impl Sequence {
     pub(crate) fn key(self) -> [u8; SEQUENCE_LEN] {
-        let bytes = self.0.to_be_bytes();
+        let bytes = self.0.min(SEQUENCE_MAX).to_be_bytes();
         [bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]
     }
 
@@ -32,7 +34,7 @@ impl Sequence {
 
     /// The one after this.
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -167,10 +167,11 @@ impl PeerRow {
 /// Peers are named by PeerID or URL; what does not fit a key is cut by a hash.
 fn peer_name_key(name: &str) -> Vec<u8> {
     use sha2::{Digest, Sha256};
-    if name.len() <= 400 {
+    if (1..=400).contains(&name.len()) {
         name.as_bytes().to_vec()
     } else {
-        Sha256::digest(name).to_vec()
+        // No name begins with this byte, so no name is another one's hash. LMDB knows no empty key.
+        [&[0xff], &Sha256::digest(name)[..]].concat()
     }
 }
 
@@ -201,11 +202,11 @@ impl Snapshot<'_> {
             let (Some(key), Some(entry)) = (parse_overlay_key(key), Entry::decode(value)) else {
                 return Err(StoreError::damaged("overlay: an entry cannot be read"));
             };
-            if !self.entry_holds(&key, &entry, lapse)? {
+            let Some(kind) = self.holds(&key, &entry, lapse)? else {
                 overlay.lapsed.push(key);
                 continue;
-            }
-            let kind_in_scope = !entry.kind_known || scope.kinds.contains(entry.verdict.kind);
+            };
+            let kind_in_scope = kind.is_none_or(|kind| scope.kinds.contains(kind));
             if !kind_in_scope || !scope.contains_time(key.created_at) {
                 continue;
             }
@@ -224,25 +225,29 @@ impl Snapshot<'_> {
         Ok(overlay)
     }
 
-    fn entry_holds(
+    /// The kind of an entry that still holds, if it is known; `None` if the entry has lapsed.
+    fn holds(
         &self,
         key: &CanonicalKey,
         entry: &Entry,
         lapse: &Lapse<'_>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Option<u16>>, StoreError> {
         if entry.expires_at != 0 && entry.expires_at <= lapse.now {
-            return Ok(false);
+            return Ok(None);
         }
         let stored = self
             .by_id(&key.id)?
             .filter(crate::record::Record::is_shared);
         match entry.reason {
             // Stored after all, from elsewhere: then it is in our set, and must not be added twice.
-            OverlayReason::Refused(_) if stored.is_some() => Ok(false),
-            OverlayReason::Refused(_) => self.still_stands(&entry.verdict, key, lapse),
-            OverlayReason::RefusedBy(_) => {
-                Ok(stored.is_some_and(|record| record.created_at() == key.created_at))
-            }
+            OverlayReason::Refused(_) if stored.is_some() => Ok(None),
+            OverlayReason::Refused(_) => Ok(self
+                .still_stands(&entry.verdict, key, lapse)?
+                .then(|| entry.kind_known.then_some(entry.verdict.kind))),
+            // What is taken out of our set must be in it: the stored event's kind decides, not the one claimed.
+            OverlayReason::RefusedBy(_) => Ok(stored
+                .filter(|record| record.created_at() == key.created_at)
+                .map(|record| Some(record.kind()))),
         }
     }
 }
@@ -283,7 +288,7 @@ impl Transaction<'_> {
                 reason: new.reason,
                 verdict,
                 kind_known,
-                expires_at: new.expires_at.unwrap_or(0),
+                expires_at: new.expires_at.map_or(0, |at| at.max(1)), // 0 stands for never
                 place,
             };
             let key = overlay_key(row.number, &new.key);

@@ -1,11 +1,11 @@
 //! The event rules: what is kept, what gives way, what is removed (NIP-01, 09, 40, 62, 59).
 //!
 //! Takes a verified event inside a transaction, gives its [`Admission`]. Invariant: whatever the order in which
-//! a set of events arrives, the same events are stored in the end, because deletions leave tombstones. Nobody
-//! deletes for others (but the addressee of a gift wrap), and nothing deletes a deletion. Does not decide who
+//! a set of events arrives, the same events are stored in the end, because deletions leave tombstones: for an id,
+//! for an address up to a time, and for an address up to the version that was deleted by its id. Nobody deletes for others (but the addressee of a gift wrap), and nothing deletes a deletion. Does not decide who
 //! may write, nor what is in scope. Worst case: a deletion of 5,000 tags costs 5,000 look-ups.
 
-use constellation_event::{KindClass, Rejection, VerifiedEvent};
+use constellation_event::{CanonicalKey, KindClass, Rejection, VerifiedEvent};
 use nostr::event::Kind;
 
 use crate::StoreError;
@@ -57,10 +57,11 @@ impl Transaction<'_> {
         if self.contains(&event.id())? {
             return Ok(Admission::Duplicate);
         }
-        let author = self.known_author(event.event().pubkey.as_bytes())?;
+        let author = self.find_author(event.event().pubkey.as_bytes())?;
         if let Some(author) = author
             && self.is_deleted(event, author)?
         {
+            self.learn_from_deleted(event, author)?;
             return Ok(Admission::Refused(Rejection::Deleted));
         }
         if event.kind() == KIND_GIFT_WRAP && self.is_unwanted_gift(event)? {
@@ -124,15 +125,37 @@ impl Transaction<'_> {
         }
         match self.coordinate_of(event, author) {
             Some(coordinate) => Ok(self
-                .address_deleted_until(&coordinate)?
-                .is_some_and(|until| event.created_at() <= until)),
+                .address_deleted_up_to(&coordinate)?
+                .is_some_and(|last| !event.canonical_key().supersedes(&last))),
             None => Ok(false),
+        }
+    }
+
+    /// What a deleted event would have done had it come before its deletion, it does now.
+    fn learn_from_deleted(
+        &mut self,
+        event: &VerifiedEvent,
+        author: AuthorNumber,
+    ) -> Result<(), StoreError> {
+        if event.kind() == KIND_DELETION {
+            // Its author has vanished since; what it names may be newer than that.
+            return self.apply_deletion(event, author);
+        }
+        match self.coordinate_of(event, author) {
+            // It would have superseded the versions before it.
+            Some(coordinate) if self.has_id_tombstone(&event.id(), author)? => {
+                self.delete_address(&coordinate, event.canonical_key())
+            }
+            _ => Ok(()),
         }
     }
 
     /// Whether the addressee of a gift wrap has deleted it, or vanished (NIP-59, NIP-62).
     fn is_unwanted_gift(&self, event: &VerifiedEvent) -> Result<bool, StoreError> {
-        for addressee in event.event().tags.public_keys() {
+        for tag in event.event().tags.iter().filter(|tag| tag.kind() == "p") {
+            let Some(addressee) = tag.content().and_then(public_key) else {
+                continue;
+            };
             let Some(addressee) = self.known_author(addressee.as_bytes())? else {
                 continue;
             };
@@ -164,7 +187,12 @@ impl Transaction<'_> {
                 "a" => {
                     if let Some((kind, identifier)) = own_address(value, deletion) {
                         let coordinate = keys::coordinate_key(deleter, kind, identifier);
-                        self.delete_address(&coordinate, deletion.created_at())?;
+                        // The lowest id of that second: nothing supersedes it but a later event.
+                        let up_to = CanonicalKey {
+                            created_at: deletion.created_at(),
+                            id: [0; 32],
+                        };
+                        self.delete_address(&coordinate, up_to)?;
                     }
                 }
                 _ => {}
@@ -178,7 +206,12 @@ impl Transaction<'_> {
         let Some(found) = self.deletable(target, deleter)? else {
             return Ok(());
         };
-        self.remove(found)
+        let removed = self.remove(found)?;
+        match removed.coordinate {
+            // The versions before it were superseded: they do not come back because it went.
+            Some(coordinate) => self.delete_address(&coordinate, removed.key),
+            None => Ok(()),
+        }
     }
 
     /// The stored event with this id, if `deleter` may delete it.
@@ -203,7 +236,7 @@ impl Transaction<'_> {
         for tag in &parts.tags.0 {
             if let [name, addressee, ..] = tag.as_slice()
                 && name == "p"
-                && let Ok(addressee) = nostr::key::PublicKey::from_hex(addressee)
+                && let Some(addressee) = public_key(addressee)
                 && self.known_author(addressee.as_bytes())? == Some(deleter)
             {
                 return Ok(Some(record.sequence()));
@@ -212,13 +245,21 @@ impl Transaction<'_> {
         Ok(None)
     }
 
-    fn delete_address(&mut self, coordinate: &CoordinateKey, at: u64) -> Result<(), StoreError> {
-        let until = self
-            .address_deleted_until(coordinate)?
-            .map_or(at, |until| until.max(at));
-        self.put_address_tombstone(coordinate, until)?;
+    /// Deletes every version of an address up to and including `last`, for ever.
+    fn delete_address(
+        &mut self,
+        coordinate: &CoordinateKey,
+        last: CanonicalKey,
+    ) -> Result<(), StoreError> {
+        if self
+            .address_deleted_up_to(coordinate)?
+            .is_some_and(|known| !last.supersedes(&known))
+        {
+            return Ok(());
+        }
+        self.put_address_tombstone(coordinate, &last)?;
         if let Some((sequence, key)) = self.at_coordinate(coordinate)?
-            && key.created_at <= until
+            && !key.supersedes(&last)
         {
             self.remove(sequence)?;
         }
@@ -241,6 +282,15 @@ impl Transaction<'_> {
             .map_or(at, |until| until.max(at));
         self.put_vanished(author, until)
     }
+}
+
+/// A public key in lower-case hex. Capitals name nobody: the index, which is asked when someone vanishes, holds
+/// values as they are written.
+fn public_key(hex: &str) -> Option<nostr::key::PublicKey> {
+    let is_lower = !hex.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_lower
+        .then(|| nostr::key::PublicKey::from_hex(hex).ok())
+        .flatten()
 }
 
 fn names_relay(event: &VerifiedEvent, name: &str) -> bool {

@@ -191,7 +191,8 @@ impl KindSegments {
         }
     }
 
-    /// Cuts or merges the segment that begins at `first`, if its size asks for it.
+    /// Cuts or merges the segment that `first` lies in, if its size asks for it. It need not begin there any more:
+    /// its neighbour may have been merged into it, or it may have inherited the range of an empty one.
     fn rebalance<E>(
         &mut self,
         kind: u16,
@@ -201,9 +202,6 @@ impl KindSegments {
         let chunk_index = self.chunk_of(first);
         let segment_index = self.chunks[chunk_index].index_of(first);
         let segment = self.chunks[chunk_index].segments[segment_index];
-        if segment.first != first {
-            return Ok(()); // merged into its neighbour meanwhile
-        }
         if segment.summary.count > ITEMS_MAX {
             self.cut(kind, chunk_index, segment_index, read)?;
         } else if segment.summary.count < ITEMS_MIN {

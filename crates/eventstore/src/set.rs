@@ -6,6 +6,7 @@
 //! partial segment of each.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -185,12 +186,10 @@ impl<'s> StoredSet<'s> {
         let mut open = 0;
         for (kind, segments) in &self.kinds {
             let mut starts = segments.starting_within(lower, upper).peekable();
-            // What of the segment that `lower` falls into lies in the range.
-            let first_end = starts.peek().map(|segment| segment.first);
-            let mut open_here = match first_end {
-                Some(end) => self.count_between(*kind, lower, Some(end))?,
-                None => continue,
-            };
+            // What of the segment that `lower` falls into lies in the range. Where no other begins in the range,
+            // that is all of the kind, and it counts as well: the bound must hold for all kinds together.
+            let first_end = starts.peek().map_or(upper, |segment| Some(segment.first));
+            let mut open_here = self.count_between(*kind, lower, first_end)?;
             open += open_here;
             for segment in starts {
                 steps.push((segment.first, open_here, segment.summary.count));
@@ -267,7 +266,7 @@ impl SortedSet for StoredSet<'_> {
     type Error = StoreError;
 
     fn summary(&self, lower: &Bound, upper: &Bound) -> Result<Summary, StoreError> {
-        self.snapshot.check_age()?;
+        self.snapshot.check_age_of_message()?;
         match self.clamp(lower, upper) {
             Some((lower, upper)) => self.summary_between(lower, upper),
             None => Ok(Summary::default()),
@@ -280,7 +279,7 @@ impl SortedSet for StoredSet<'_> {
         upper: &Bound,
         visit: &mut dyn FnMut(Item) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.snapshot.check_age()?;
+        self.snapshot.check_age_of_message()?;
         let Some((lower, upper)) = self.clamp(lower, upper) else {
             return Ok(());
         };
@@ -298,7 +297,7 @@ impl SortedSet for StoredSet<'_> {
         upper: &Bound,
         offsets: &[u64],
     ) -> Result<Vec<Item>, StoreError> {
-        self.snapshot.check_age()?;
+        self.snapshot.check_age_of_message()?;
         let mut selected = Vec::with_capacity(offsets.len());
         let Some((lower, upper)) = self.clamp(lower, upper) else {
             return Ok(selected);
@@ -315,9 +314,10 @@ impl SortedSet for StoredSet<'_> {
                     next = rank;
                 }
             }
-            let ahead = usize::try_from(offset - next).map_err(|_| {
-                StoreError::damaged("a segment counts more items than memory holds")
-            })?;
+            let ahead = offset
+                .checked_sub(next)
+                .and_then(|ahead| usize::try_from(ahead).ok())
+                .ok_or_else(|| StoreError::damaged("segments count other items than are there"))?;
             match reader.nth(ahead) {
                 Some(found) => selected.push(item(found?)),
                 None => break,
@@ -368,8 +368,19 @@ impl<I: Iterator<Item = Result<CanonicalKey, StoreError>>> Iterator for Merged<I
             self.heads.clear();
             return Some(Err(error));
         }
-        let Reverse((key, index)) = self.heads.pop()?;
-        self.refill(index);
+        let mut head = self.heads.peek_mut()?;
+        let Reverse((key, index)) = *head;
+        match self.sources[index].next() {
+            // Most runs come from one source: replacing the head is cheaper than taking it out.
+            Some(Ok(next)) => *head = Reverse((next, index)),
+            Some(Err(error)) => {
+                PeekMut::pop(head);
+                self.failed = Some(error);
+            }
+            None => {
+                PeekMut::pop(head);
+            }
+        }
         Some(Ok(key))
     }
 }

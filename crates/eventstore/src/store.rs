@@ -20,6 +20,9 @@ use crate::{OpenError, StoreError};
 
 /// How long a snapshot may live. Older ones make the file grow by all that is written meanwhile (D2).
 pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_millis(100);
+/// How long a snapshot may live to answer one message of a reconciliation. It cannot be resumed: a machine too slow
+/// for [`SNAPSHOT_AGE_MAX`] would never converge. What one message can ask for is bounded by its length.
+const MESSAGE_AGE_MAX: Duration = Duration::from_secs(5);
 /// When work on a snapshot should pause and resume on a new one.
 const SLICE: Duration = Duration::from_millis(25);
 /// Versions kept for readers that opened their transaction just before a commit.
@@ -175,6 +178,8 @@ impl Shared {
 impl Store {
     /// A consistent view of the store as of the last commit.
     ///
+    /// While the map is about to grow this waits for the snapshots of other threads to go.
+    ///
     /// # Errors
     /// The database's; in particular too many readers at a time.
     pub fn snapshot(&self) -> Result<Snapshot<'_>, StoreError> {
@@ -218,9 +223,9 @@ impl Store {
             .since(cursor)
     }
 
-    /// Bytes of the memory map, and bytes in use.
+    /// Bytes of the memory map, and bytes in use; zero if the map was lost ([`StoreError::Unmapped`]).
     pub fn sizes(&self) -> (u64, u64) {
-        self.shared.environment.sizes()
+        self.shared.environment.sizes().unwrap_or_default()
     }
 }
 
@@ -266,6 +271,14 @@ impl Snapshot<'_> {
         }
     }
 
+    pub(crate) fn check_age_of_message(&self) -> Result<(), StoreError> {
+        if self.age() > MESSAGE_AGE_MAX {
+            Err(StoreError::SnapshotExpired)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Number of the last record in this view.
     pub fn last_sequence(&self) -> Sequence {
         self.version.last_sequence
@@ -287,12 +300,12 @@ impl Snapshot<'_> {
         if self.tables().vanishing.first(&self.txn)?.is_some() {
             return Ok(true);
         }
-        let due = keys::time_key(now);
+        let end = keys::time_key(now.saturating_add(1));
         Ok(self
             .tables()
             .expiry
             .first(&self.txn)?
-            .is_some_and(|(key, _)| key < &due[..] || key.starts_with(&due)))
+            .is_some_and(|(key, _)| key < &end[..]))
     }
 
     /// Number of shared events of each kind.

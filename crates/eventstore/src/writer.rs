@@ -5,12 +5,12 @@
 //! the closure runs again, so it must not count on running once. Any error leaves the store as it was.
 //! There is one `Writer` per store, it is not `Clone`, and nothing else opens a write transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use constellation_event::{CanonicalKey, VerifiedEvent};
-use heed::{RoTxn, RwTxn, WithoutTls};
+use heed::{PutFlags, RoTxn, RwTxn, WithoutTls};
 
 use crate::StoreError;
 use crate::environment::Tables;
@@ -72,7 +72,8 @@ impl Writer {
         }
     }
 
-    /// Runs `work` in one transaction and commits it, durably.
+    /// Runs `work` in one transaction and commits it, durably. The calling thread must hold no snapshot: growing
+    /// waits until there is none.
     ///
     /// # Errors
     /// What `work` gives, or the database; then nothing of it is kept. [`StoreError::DiskFull`] leaves the store
@@ -81,12 +82,17 @@ impl Writer {
         &mut self,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<R, StoreError>,
     ) -> Result<Committed<R>, StoreError> {
-        loop {
+        let environment = &Arc::clone(&self.shared).environment;
+        for attempt in 0.. {
             match self.attempt(&mut work) {
-                Err(error) if error.is_map_full() => self.shared.environment.grow()?,
+                Err(error) if error.is_map_full() => environment.grow(attempt)?,
+                Err(error) if error.is_short_write() && environment.has_no_room() => {
+                    return Err(StoreError::DiskFull);
+                }
                 other => return other,
             }
         }
+        unreachable!("the map cannot grow that often")
     }
 
     fn attempt<R>(
@@ -103,11 +109,13 @@ impl Writer {
             options: &shared.options,
             known_authors: std::mem::take(&mut self.authors),
             new_authors: HashMap::new(),
+            pending: Pending::default(),
             changes: Vec::new(),
             last_sequence: self.version.last_sequence,
             ephemeral: Vec::new(),
         };
         let value = work(&mut transaction)?;
+        transaction.flush()?;
         let Transaction {
             mut txn,
             tables,
@@ -198,6 +206,22 @@ pub(crate) fn canonical_range<'t>(
     }))
 }
 
+/// Index entries that wait to be written in the order of their keys: at random, each would be looked for all over
+/// its tree. Their records are written already.
+#[derive(Default)]
+struct Pending {
+    entries: Vec<(Sequence, IndexKey)>,
+    ids: HashMap<[u8; 32], Sequence>,
+    /// Removed again before they were written.
+    dropped: HashSet<Sequence>,
+}
+
+/// What went with a record.
+pub(crate) struct Removed {
+    pub(crate) key: CanonicalKey,
+    pub(crate) coordinate: Option<CoordinateKey>,
+}
+
 /// Changes that become visible together, or not at all.
 pub struct Transaction<'t> {
     pub(crate) txn: RwTxn<'t>,
@@ -205,6 +229,7 @@ pub struct Transaction<'t> {
     options: &'t Options,
     known_authors: HashMap<[u8; 32], AuthorNumber>,
     new_authors: HashMap<[u8; 32], AuthorNumber>,
+    pending: Pending,
     changes: Vec<Change>,
     last_sequence: Sequence,
     pub(crate) ephemeral: Vec<VerifiedEvent>,
@@ -228,6 +253,9 @@ impl Transaction<'_> {
     }
 
     pub(crate) fn find(&self, id: &[u8; 32]) -> Result<Option<Record<'_>>, StoreError> {
+        if let Some(sequence) = self.pending.ids.get(id) {
+            return read_record(self.tables, &self.txn, *sequence);
+        }
         find_by_id(self.tables, &self.txn, id)
     }
 
@@ -245,12 +273,24 @@ impl Transaction<'_> {
         author_number(self.tables, &self.txn, pubkey)
     }
 
+    /// As [`Transaction::known_author`], and remembers the number: an author seldom sends one event.
+    pub(crate) fn find_author(
+        &mut self,
+        pubkey: &[u8; 32],
+    ) -> Result<Option<AuthorNumber>, StoreError> {
+        let found = self.known_author(pubkey)?;
+        if let Some(number) = found
+            && self.new_authors.len() < AUTHORS_CACHED_MAX
+            && !self.known_authors.contains_key(pubkey)
+        {
+            self.new_authors.insert(*pubkey, number);
+        }
+        Ok(found)
+    }
+
     /// The author's number, given one now if it has none.
     pub(crate) fn intern_author(&mut self, pubkey: &[u8; 32]) -> Result<AuthorNumber, StoreError> {
-        if let Some(number) = self.known_author(pubkey)? {
-            if self.new_authors.len() < AUTHORS_CACHED_MAX {
-                self.new_authors.insert(*pubkey, number);
-            }
+        if let Some(number) = self.find_author(pubkey)? {
             return Ok(number);
         }
         let number = match self.tables.author_keys.last(&self.txn)? {
@@ -288,12 +328,18 @@ impl Transaction<'_> {
         let sequence = self.last_sequence.next();
         let tables = self.tables;
         let txn = &mut self.txn;
-        tables
-            .records
-            .put(txn, &sequence.key(), &header.encode_with(event.json()))?;
-        for key in IndexKeys::of(header, sequence, &record::indexed_tags_of_event(event)).iter() {
-            key.table(tables).put(txn, key.bytes(), &[])?;
-        }
+        // Appending fills pages to the end; the largest number so far is always the last key.
+        tables.records.put_with_flags(
+            txn,
+            PutFlags::APPEND,
+            &sequence.key(),
+            &header.encode_with(event.json()),
+        )?;
+        let keys = IndexKeys::of(header, sequence, &record::indexed_tags_of_event(event));
+        self.pending
+            .entries
+            .extend(keys.0.into_iter().map(|key| (sequence, key)));
+        self.pending.ids.insert(header.id, sequence);
         if let Some(coordinate) = coordinate {
             tables.coordinates.put(txn, coordinate, &sequence.key())?;
         }
@@ -302,7 +348,7 @@ impl Transaction<'_> {
         Ok(sequence)
     }
 
-    pub(crate) fn remove(&mut self, sequence: Sequence) -> Result<(), StoreError> {
+    pub(crate) fn remove(&mut self, sequence: Sequence) -> Result<Removed, StoreError> {
         let tables = self.tables;
         let (header, prefixes, coordinate) = {
             let record = read_record(tables, &self.txn, sequence)?.ok_or_else(|| {
@@ -317,12 +363,16 @@ impl Transaction<'_> {
             )
         };
         let txn = &mut self.txn;
-        for key in IndexKeys::of(&header, sequence, &prefixes).iter() {
-            if !key.table(tables).delete(txn, key.bytes())? {
-                return Err(StoreError::damaged(format!(
-                    "record {} is missing from an index",
-                    sequence.0
-                )));
+        if self.pending.ids.remove(&header.id).is_some() {
+            self.pending.dropped.insert(sequence);
+        } else {
+            for key in IndexKeys::of(&header, sequence, &prefixes).iter() {
+                if !key.table(tables).delete(txn, key.bytes())? {
+                    return Err(StoreError::damaged(format!(
+                        "record {} is missing from an index",
+                        sequence.0
+                    )));
+                }
             }
         }
         if let Some(coordinate) = coordinate {
@@ -330,6 +380,30 @@ impl Transaction<'_> {
         }
         tables.records.delete(txn, &sequence.key())?;
         self.note_change(&header, false);
+        Ok(Removed {
+            key: CanonicalKey {
+                created_at: header.created_at,
+                id: header.id,
+            },
+            coordinate,
+        })
+    }
+
+    /// Writes the index entries that wait. Whoever reads an index but by id or coordinate calls this first.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let Pending {
+            mut entries,
+            dropped,
+            ..
+        } = std::mem::take(&mut self.pending);
+        entries
+            .sort_unstable_by(|(_, a), (_, b)| (a.place(), a.bytes()).cmp(&(b.place(), b.bytes())));
+        for (sequence, key) in entries {
+            if !dropped.contains(&sequence) {
+                key.table(self.tables)
+                    .put(&mut self.txn, key.bytes(), &[])?;
+            }
+        }
         Ok(())
     }
 
@@ -365,23 +439,28 @@ impl Transaction<'_> {
         Ok(self.tables.deleted_ids.put(&mut self.txn, &key, &[])?)
     }
 
-    pub(crate) fn address_deleted_until(
+    /// The last version of an address that is deleted, with all before it.
+    pub(crate) fn address_deleted_up_to(
         &self,
         coordinate: &CoordinateKey,
-    ) -> Result<Option<u64>, StoreError> {
-        decode_time(self.tables.deleted_addresses.get(&self.txn, coordinate)?)
+    ) -> Result<Option<CanonicalKey>, StoreError> {
+        self.tables
+            .deleted_addresses
+            .get(&self.txn, coordinate)?
+            .map(decode_address_tombstone)
+            .transpose()
     }
 
     pub(crate) fn put_address_tombstone(
         &mut self,
         coordinate: &CoordinateKey,
-        until: u64,
+        last: &CanonicalKey,
     ) -> Result<(), StoreError> {
-        let until = keys::time_key(until);
+        let value = [&keys::time_key(last.created_at)[..], &last.id].concat();
         Ok(self
             .tables
             .deleted_addresses
-            .put(&mut self.txn, coordinate, &until)?)
+            .put(&mut self.txn, coordinate, &value)?)
     }
 
     pub(crate) fn vanished_until(&self, author: AuthorNumber) -> Result<Option<u64>, StoreError> {
@@ -407,6 +486,7 @@ impl Transaction<'_> {
     /// # Errors
     /// The database's; the transaction must then be given up.
     pub fn sweep(&mut self, now: u64, events_max: usize) -> Result<SweepReport, StoreError> {
+        self.flush()?;
         let mut report = SweepReport::default();
         let expired = self.expired_records(now, events_max)?;
         for sequence in &expired {
@@ -428,7 +508,7 @@ impl Transaction<'_> {
                 .vanishing
                 .delete(&mut self.txn, &author.0.to_be_bytes())?;
         }
-        report.unfinished = room == 0;
+        report.unfinished = room == 0 && events_max > 0;
         Ok(report)
     }
 
@@ -497,13 +577,14 @@ impl Transaction<'_> {
         let pubkey = author_key(self.tables, &self.txn, author)?;
         let addressee = nostr::key::PublicKey::from_byte_array(pubkey).to_hex();
         let prefix = keys::tag_prefix(b'p', &addressee);
-        for entry in self.tables.by_tag.prefix_iter(&self.txn, &prefix)? {
+        let newest = keys::tag_key(prefix, Suffix::newest_at(until));
+        let oldest = keys::tag_key(prefix, Suffix([0xff; keys::SUFFIX_LEN]));
+        let range = (Bound::Included(&newest[..]), Bound::Included(&oldest[..]));
+        for entry in self.tables.by_tag.range(&self.txn, &range)? {
             let (key, _) = entry?;
             let suffix = Suffix::from_end_of(key)
                 .ok_or_else(|| StoreError::damaged("by_tag: key of the wrong length"))?;
-            if suffix.created_at() > until
-                || !self.is_gift_from_another(suffix.sequence(), author, &addressee)?
-            {
+            if !self.is_gift_from_another(suffix.sequence(), author, &addressee)? {
                 continue;
             }
             if found.len() == events_max {
@@ -576,6 +657,17 @@ pub(crate) fn coordinate_of_record(
     ))
 }
 
+/// Time 5 ‖ id 32.
+pub(crate) fn decode_address_tombstone(value: &[u8]) -> Result<CanonicalKey, StoreError> {
+    let damaged = || StoreError::damaged("deleted_addresses: a value of the wrong length");
+    let (time, id) = value.split_at_checked(5).ok_or_else(damaged)?;
+    let time: [u8; 5] = time.try_into().map_err(|_| damaged())?;
+    Ok(CanonicalKey {
+        created_at: keys::time_from_key(time),
+        id: id.try_into().map_err(|_| damaged())?,
+    })
+}
+
 fn decode_time(value: Option<&[u8]>) -> Result<Option<u64>, StoreError> {
     value
         .map(|bytes| {
@@ -608,6 +700,19 @@ impl IndexKey {
             Self::Tag(key) => key,
             Self::Canonical(key) => key,
             Self::Expiry(key) => key,
+        }
+    }
+
+    /// Which index, as a number to sort by.
+    fn place(&self) -> u8 {
+        match self {
+            Self::Id(_) => 0,
+            Self::Time(_) => 1,
+            Self::Author(_) => 2,
+            Self::Kind(_) => 3,
+            Self::Tag(_) => 4,
+            Self::Canonical(_) => 5,
+            Self::Expiry(_) => 6,
         }
     }
 

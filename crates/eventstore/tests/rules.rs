@@ -307,3 +307,132 @@ fn a_number_is_never_used_twice() {
     assert_eq!(store.admit(&[newer]), [stored(3)]);
     store.assert_consistent();
 }
+
+#[test]
+fn an_older_version_does_not_come_back_because_the_newer_one_was_deleted() {
+    let old = event(1, 0, 100, &[], "old");
+    let new = event(1, 0, 200, &[], "new");
+    let deletion = event(1, 5, 300, &[&["e", &new.event().id.to_hex()]], "");
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let mut store = open();
+        for index in order {
+            store.admit(&[[&old, &new, &deletion][index].clone()]);
+        }
+        assert_eq!(store.ids(), [deletion.id()], "{order:?}");
+        let newest = event(1, 0, 201, &[], "newest");
+        store.admit(&[newest.clone()]);
+        assert!(store.ids().contains(&newest.id()), "a later one is welcome");
+        store.assert_consistent();
+    }
+}
+
+#[test]
+fn a_deletion_counts_whether_it_came_before_or_after_its_author_vanished() {
+    let note = event(1, 1, 300, &[], "newer than the request to vanish");
+    let deletion = event(1, 5, 100, &[&["e", &note.event().id.to_hex()]], "");
+    let request = event(1, 62, 200, &[&["relay", "ALL_RELAYS"]], "");
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let mut store = open();
+        for index in order {
+            store.admit(&[[&note, &deletion, &request][index].clone()]);
+        }
+        assert_eq!(store.ids(), [request.id()], "{order:?}");
+        store.assert_consistent();
+    }
+}
+
+#[test]
+fn an_addressee_in_capitals_is_nobody_before_and_after_a_request_to_vanish() {
+    let capitals = keys(1).public_key().to_hex().to_uppercase();
+    let gift = event(3, 1059, 100, &[&["p", &capitals]], "");
+    let request = event(1, 62, 200, &[&["relay", "ALL_RELAYS"]], "");
+    for order in [[0, 1], [1, 0]] {
+        let mut store = open();
+        for index in order {
+            store.admit(&[[&gift, &request][index].clone()]);
+        }
+        assert_eq!(store.ids(), [request.id(), gift.id()], "{order:?}");
+    }
+}
+
+#[test]
+fn a_deletion_by_somebody_never_seen_before_is_remembered() {
+    let mut store = open();
+    let note = event(9, 1, 100, &[], "");
+    let address = format!("30023:{}:x", keys(9).public_key().to_hex());
+    let id = note.event().id.to_hex();
+    let deletion = event(9, 5, 200, &[&["e", &id], &["a", &address]], "");
+    let post = event(9, 30_023, 150, &[&["d", "x"]], "");
+    store.admit(&[deletion]);
+    let mut store = store.reopen();
+    assert_eq!(
+        store.admit(&[note, post]),
+        [Refused(Rejection::Deleted), Refused(Rejection::Deleted)]
+    );
+    store.assert_consistent();
+}
+
+#[test]
+fn an_event_expires_in_the_second_its_tag_names_everywhere() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[&["expiration", &(NOW + 1).to_string()]], "");
+    store.admit(&[note.clone()]);
+    let snapshot = store.store.snapshot().expect("readable");
+    let record = snapshot
+        .by_id(&note.id())
+        .expect("readable")
+        .expect("stored");
+    for (now, expired) in [(NOW, false), (NOW + 1, true), (u64::MAX, true)] {
+        assert_eq!(record.is_expired(now), expired);
+        assert_eq!(snapshot.needs_sweep(now).expect("readable"), expired);
+    }
+    drop(snapshot);
+    store.admit_at(&[], NOW);
+    assert_eq!(store.ids(), [note.id()]);
+    store.admit_at(&[], NOW + 1);
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_sweep_of_nothing_does_not_ask_to_be_called_again() {
+    let mut store = open();
+    let report = store
+        .writer
+        .transact(|transaction| transaction.sweep(NOW, 0))
+        .expect("healthy")
+        .value;
+    assert!(!report.unfinished);
+}
+
+#[test]
+fn a_failed_transaction_leaves_nothing_behind() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[], "");
+    let ephemeral = event(1, 20_001, 100, &[], "");
+    let failed = store.writer.transact(|transaction| {
+        transaction.admit(&note, NOW)?;
+        transaction.admit(&ephemeral, NOW)?;
+        Err::<(), _>(constellation_eventstore::StoreError::SnapshotExpired)
+    });
+    assert!(failed.is_err());
+    assert!(store.ids().is_empty());
+    assert!(store.store.ephemeral_since(0).events.is_empty());
+    // The author's number and the event's were given in the failed transaction: they are given again.
+    assert_eq!(store.admit(&[event(2, 1, 100, &[], "")]), [stored(1)]);
+    assert_eq!(store.admit(&[note]), [stored(2)]);
+    store.assert_consistent();
+}

@@ -76,15 +76,19 @@ impl TestStore {
                 let admissions = events
                     .iter()
                     .map(|event| transaction.admit(event, now))
-                    .collect();
+                    .collect::<Result<Vec<_>, _>>()?;
                 while transaction.sweep(now, 3)?.unfinished {}
-                admissions
+                Ok(admissions)
             })
             .expect("a transaction on a healthy disk succeeds")
             .value
     }
 
     pub fn reopen(self) -> Self {
+        self.reopen_with(options())
+    }
+
+    pub fn reopen_with(self, options: Options) -> Self {
         let Self {
             store,
             writer,
@@ -92,7 +96,7 @@ impl TestStore {
         } = self;
         drop((store, writer));
         let (store, writer) =
-            constellation_eventstore::open(folder.path(), options()).expect("it opens again");
+            constellation_eventstore::open(folder.path(), options).expect("it opens again");
         Self {
             store,
             writer,

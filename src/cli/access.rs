@@ -1,0 +1,71 @@
+//! Reaching the station's data: through the process that has it open, or by opening it here.
+
+use std::path::PathBuf;
+
+use super::arguments::Global;
+use super::exit::Failure;
+use crate::config::Config;
+use crate::control::ControlClient;
+use crate::daemon::{DataDirectory, Station, StationError};
+use crate::time::Clock;
+
+/// Who does the work.
+pub(super) enum Access {
+    /// The process that has the data directory open.
+    Running(ControlClient),
+    /// This process; to be closed in the end.
+    Own(Box<Station>),
+}
+
+impl Global {
+    pub(super) fn data_directory(&self) -> Result<DataDirectory, Failure> {
+        let root = match &self.data {
+            Some(root) => root.clone(),
+            None => base_folder("XDG_DATA_HOME", ".local/share")?.join("constellation"),
+        };
+        Ok(DataDirectory::at(root))
+    }
+
+    /// The configuration file, and whether it was named.
+    pub(super) fn config_file(&self) -> Result<(PathBuf, bool), Failure> {
+        match &self.config {
+            Some(path) => Ok((path.clone(), true)),
+            None => {
+                let folder = base_folder("XDG_CONFIG_HOME", ".config")?;
+                Ok((folder.join("constellation/constellation.toml"), false))
+            }
+        }
+    }
+
+    pub(super) fn load_config(&self) -> Result<Config, Failure> {
+        let (path, named) = self.config_file()?;
+        Config::load(&path, named, environment()).map_err(Failure::usage)
+    }
+
+    /// Opens the station, or finds out who has it.
+    pub(super) async fn access(&self) -> Result<Access, Failure> {
+        let config = self.load_config()?;
+        let directory = self.data_directory()?;
+        match Station::open(directory.clone(), &config, Clock::system()).await {
+            Ok(station) => Ok(Access::Own(Box::new(station))),
+            Err(StationError::InUse(_)) => {
+                Ok(Access::Running(ControlClient::new(&directory.control_socket())))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The environment as text; what is no text cannot be meant for us.
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    })
+}
+
+fn base_folder(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
+    let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    named
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home)))
+        .ok_or_else(|| Failure::usage("neither HOME nor XDG_DATA_HOME is set: name --data and --config"))
+}

@@ -1,0 +1,210 @@
+//! The words of the command line. Syntax only: what they mean is decided where they are used.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::peer::{Direction, PeerAddress};
+use crate::sync::KindsSpec;
+
+/// Keeps a group of Nostr relays equal.
+#[derive(Debug, Parser)]
+#[command(name = "constellation", version, about, propagate_version = true, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Where things are.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Global {
+    /// Data directory: events, identity, state [default: $XDG_DATA_HOME/constellation]
+    #[arg(long, global = true, value_name = "DIR", env = "CONSTELLATION_DATA")]
+    pub(super) data: Option<PathBuf>,
+    /// Configuration file [default: $XDG_CONFIG_HOME/constellation/constellation.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "CONSTELLATION_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Say more on standard error
+    #[arg(long, short, global = true)]
+    pub(super) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start the station: relay, schedule, control socket
+    Run,
+    /// Exchange events with all peers now, in both directions
+    Sync(SyncArguments),
+    /// Let stations converge before your eyes, each with its own data and relay
+    Demo(DemoArguments),
+    /// How the station is: events, last run, peers
+    Status(JsonArguments),
+    /// Read events as JSON lines from standard input
+    Import(JsonArguments),
+    /// Write events as JSON lines to standard output, newest first
+    Export(ExportArguments),
+    /// Count events
+    Count(CountArguments),
+    /// Look after the event store
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+    /// Write a commented configuration
+    Init(InitArguments),
+    /// Measure this machine: import, cold exchange, equal exchange
+    Bench(BenchArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Check that indexes and fingerprints equal a rebuild, and that every event verifies
+    Verify(JsonArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JsonArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncArguments {
+    /// Only the last N days; 0 is the whole history
+    #[arg(long, value_name = "N", conflicts_with_all = ["since", "full"])]
+    pub(super) days: Option<u32>,
+    /// Only events from this time on: Unix seconds or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "full")]
+    pub(super) since: Option<u64>,
+    /// Only events up to this time: Unix seconds or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "full")]
+    pub(super) until: Option<u64>,
+    /// The whole history
+    #[arg(long)]
+    pub(super) full: bool,
+    /// Exchange with this peer instead of the configured ones (repeatable): ws://host:port or wss://host
+    #[arg(long, value_name = "ADDR")]
+    pub(super) peer: Vec<PeerAddress>,
+    /// Kinds to share: "all", or numbers and ranges such as 0,1,30000-30003
+    #[arg(long, value_name = "LIST")]
+    pub(super) kinds: Option<KindsSpec>,
+    /// Whose events to share; only "all" is built so far
+    #[arg(long, value_name = "WHO", value_parser = parse_authors)]
+    pub(super) authors: Option<AllAuthors>,
+    /// Share private messages too (kinds 4, 13, 1059)
+    #[arg(long)]
+    pub(super) dms: bool,
+    /// Which way events go: down is from the peer to us
+    #[arg(long, value_enum)]
+    pub(super) direction: Option<Direction>,
+    /// Compare only, and show what would be moved
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    /// How many stations
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+    pub(super) stations: u8,
+    /// Spread these events (JSON lines) instead of made ones
+    #[arg(long, value_name = "FILE")]
+    pub(super) events: Option<PathBuf>,
+    /// Connect the stations by plain ws:// (tunnels are not built yet: this is the only way so far)
+    #[arg(long)]
+    pub(super) no_tunnels: bool,
+    /// Leave the stations running and print their addresses
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    /// Only events that match this NIP-01 filter (JSON)
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(super) filter: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CountArguments {
+    /// Only events that match this NIP-01 filter (JSON)
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(super) filter: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArguments {
+    /// Write to standard output instead of the configuration file
+    #[arg(long)]
+    pub(super) stdout: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArguments {
+    /// How many events
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..))]
+    pub(super) events: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `--authors all`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AllAuthors;
+
+fn parse_authors(text: &str) -> Result<AllAuthors, String> {
+    match text {
+        "all" => Ok(AllAuthors),
+        _ => Err("sharing only some authors (n2, or a list) is not built yet; use \"all\"".into()),
+    }
+}
+
+/// Unix seconds, or RFC 3339.
+fn parse_time(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let wrong = || format!("{text:?} is neither Unix seconds nor RFC 3339 (2026-01-31T12:00:00Z)");
+    let time: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
+    u64::try_from(time.as_second()).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_seconds_or_rfc_3339() {
+        assert_eq!(parse_time("1700000000"), Ok(1_700_000_000));
+        assert_eq!(parse_time("2023-11-14T22:13:20Z"), Ok(1_700_000_000));
+        assert!(parse_time("yesterday").is_err());
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused() {
+        for words in [
+            ["constellation", "sync", "--authors", "n2"],
+            ["constellation", "sync", "--peer", "/p2p/12D3KooW"],
+        ] {
+            let error = Arguments::try_parse_from(words).expect_err("refused").to_string();
+            assert!(error.contains("not built yet"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How a command ends.
+
+use std::io::IsTerminal;
+use std::process::{ExitCode, Termination};
+
+use crate::control::{CommandError, ControlError, ExitReason};
+use crate::daemon::StationError;
+use crate::sync::{Outcome, RunReport};
+
+/// The exit codes of DESIGN §6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done; for a run, converged.
+    Done,
+    /// 1: done, but something was rejected, left over or found wrong.
+    Partial,
+    /// 2: wrong usage or configuration.
+    Usage,
+    /// 3: nothing could be reached.
+    Unreachable,
+    /// 4: the time was up.
+    Deadline,
+    /// 5: a failure of this machine or store.
+    Local,
+    /// 130: interrupted.
+    Interrupted,
+}
+
+impl Exit {
+    /// The code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Partial => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Deadline => 4,
+            Self::Local => 5,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// How a run ends the command.
+    pub fn of_run(report: &RunReport) -> Self {
+        match report.outcome {
+            _ if report.failed_locally() => Self::Local,
+            Outcome::Converged | Outcome::Skipped => Self::Done,
+            Outcome::Partial if report.dry_run => Self::Done,
+            Outcome::Partial => Self::Partial,
+            Outcome::Failed if report.peers.iter().any(|peer| peer.was_reached()) => Self::Partial,
+            Outcome::Failed => Self::Unreachable,
+            Outcome::Deadline => Self::Deadline,
+        }
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+/// A command that could not be carried out: what to say, and how to end.
+#[derive(Debug)]
+pub(super) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn usage(message: impl ToString) -> Self {
+        Self { exit: Exit::Usage, message: message.to_string() }
+    }
+
+    pub(super) fn local(message: impl ToString) -> Self {
+        Self { exit: Exit::Local, message: message.to_string() }
+    }
+
+    /// Says it on standard error.
+    pub(super) fn report(self) -> Exit {
+        eprintln!("constellation: {}", self.message);
+        self.exit
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        match error.exit {
+            ExitReason::Usage => Self::usage(error),
+            ExitReason::Local => Self::local(error),
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Command(error) => error.into(),
+            other => Self::local(other),
+        }
+    }
+}
+
+impl From<StationError> for Failure {
+    fn from(error: StationError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::local(error)
+    }
+}
+
+/// Colours only on a terminal, and not where NO_COLOR says so.
+pub(super) fn colours_wanted() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,80 @@
+//! The command line: words in, exit codes out. Meaning is elsewhere; here it is read, shown and decided how to end.
+//!
+//! Exit codes (DESIGN §6): 0 done or converged; 1 done, but something was rejected or found wrong; 2 usage or
+//! configuration; 3 nothing could be reached; 4 deadline; 5 local failure; 130 interrupted.
+
+mod access;
+mod arguments;
+mod bench;
+mod demo;
+mod events;
+mod exit;
+mod init;
+mod progress;
+mod run;
+mod status;
+mod sync;
+mod table;
+
+use clap::Parser;
+
+use self::arguments::{Arguments, Command, StoreCommand};
+pub use self::exit::Exit;
+use self::exit::Failure;
+
+/// Reads the command line and carries it out.
+pub fn main() -> Exit {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no failures; a closed terminal cannot be told anything.
+            drop(error.print());
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    start_log(&arguments);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::local(format!("cannot start the runtime: {error}")).report();
+        }
+    };
+    match runtime.block_on(Box::pin(carry_out(arguments))) {
+        Ok(exit) => exit,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Run => run::run(&global).await,
+        Command::Sync(command) => sync::sync(&global, command).await,
+        Command::Demo(command) => demo::demo(command).await,
+        Command::Status(command) => status::status(&global, &command).await,
+        Command::Import(command) => events::import(&global, &command).await,
+        Command::Export(command) => events::export(&global, &command).await,
+        Command::Count(command) => events::count(&global, &command).await,
+        Command::Store { command: StoreCommand::Verify(command) } => {
+            events::verify(&global, &command).await
+        }
+        Command::Init(command) => init::init(&global, &command),
+        Command::Bench(command) => bench::bench(command).await,
+    }
+}
+
+/// Logs go to standard error: standard output is for results.
+fn start_log(arguments: &Arguments) {
+    let default = match (&arguments.command, arguments.global.verbose) {
+        (_, true) => "info,constellation=debug",
+        (Command::Run, false) => "info",
+        _ => "error",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CONSTELLATION_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(exit::colours_wanted())
+        .init();
+}

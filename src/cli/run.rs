@@ -1,0 +1,33 @@
+//! `constellation run`.
+
+use super::access::environment;
+use super::arguments::Global;
+use super::exit::{Exit, Failure};
+use crate::config::Config;
+use crate::daemon::{Station, serve_until_signalled};
+use crate::time::Clock;
+
+pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
+    let config = global.load_config()?;
+    let (file, named) = global.config_file()?;
+    let mut station =
+        Station::open(global.data_directory()?, &config, Clock::system()).await?;
+    let relay = match station.start_relay(&config).await {
+        Ok(relay) => relay,
+        Err(error) => {
+            station.close().await;
+            return Err(error.into());
+        }
+    };
+    tracing::info!(
+        relay = %format!("ws://{}", relay.address()), peer_id = station.identity().peer_id(),
+        "station started"
+    );
+    let reload = || Config::load(&file, named, environment());
+    let served =
+        serve_until_signalled(&station, &config, reload, |config| relay.reconfigure(config)).await;
+    tracing::info!("station is stopping");
+    station.close().await;
+    served.map_err(Failure::local)?;
+    Ok(Exit::Done)
+}

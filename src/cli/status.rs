@@ -1,0 +1,87 @@
+//! `constellation status`.
+
+use super::access::Access;
+use super::arguments::{Global, JsonArguments};
+use super::exit::{Exit, Failure};
+use super::table::{aligned, bytes, seconds, thousands};
+use crate::control::{self, StatusReport};
+
+pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result<Exit, Failure> {
+    let report = match global.access().await? {
+        Access::Running(station) => station.status().await?,
+        Access::Own(station) => {
+            let report = control::status(&station.control_context(station.tasks().clone())).await;
+            station.close().await;
+            report?
+        }
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report).map_err(Failure::local)?);
+    } else {
+        print!("{}", as_text(&report));
+    }
+    Ok(Exit::Done)
+}
+
+fn as_text(report: &StatusReport) -> String {
+    let mut rows = vec![
+        vec!["station".to_owned(), format!("{} ({})", report.name, report.peer_id)],
+        vec!["running".into(), running(report)],
+        vec!["data".into(), report.data_directory.clone()],
+        vec![
+            "events".into(),
+            format!("{} in {}", thousands(report.events), bytes(report.store_bytes)),
+        ],
+        vec!["last run".into(), last_run(report)],
+        vec!["next run".into(), report.next_run_at.clone().unwrap_or_else(|| "none".into())],
+    ];
+    if report.peers.is_empty() {
+        rows.push(vec!["peers".into(), "none configured".into()]);
+    }
+    let mut text = left_aligned(&rows);
+    if !report.peers.is_empty() {
+        let mut peers = vec![vec!["peer".to_owned(), "last outcome".into(), "lag".into()]];
+        peers.extend(report.peers.iter().map(|peer| {
+            vec![
+                peer.address.clone(),
+                peer.last_outcome.map_or_else(|| "never".into(), |outcome| outcome.to_string()),
+                peer.lag_s.map_or_else(|| "-".into(), |lag| seconds(lag * 1_000)),
+            ]
+        }));
+        text.push('\n');
+        text.push_str(&aligned(&peers));
+    }
+    text
+}
+
+fn running(report: &StatusReport) -> String {
+    match (&report.relay, &report.started_at) {
+        (Some(relay), Some(since)) => format!("yes, since {since}; relay {relay}"),
+        (_, Some(since)) => format!("yes, since {since}"),
+        _ => "no".into(),
+    }
+}
+
+fn last_run(report: &StatusReport) -> String {
+    if report.run_in_progress {
+        return "in progress".into();
+    }
+    match &report.last_run {
+        None => "never".into(),
+        Some(run) => format!(
+            "{} at {}: {} stored, {} uploaded, {} of {} peers, {}",
+            run.outcome,
+            run.started_at,
+            run.totals.stored,
+            run.totals.uploaded,
+            run.totals.peers_succeeded,
+            run.totals.peers_total,
+            seconds(run.duration_ms)
+        ),
+    }
+}
+
+fn left_aligned(rows: &[Vec<String>]) -> String {
+    let width = rows.iter().map(|row| row[0].len()).max().unwrap_or_default();
+    rows.iter().map(|row| format!("  {:width$}  {}\n", row[0], row[1])).collect()
+}

@@ -1,0 +1,143 @@
+//! `constellation sync`.
+
+use std::time::Duration;
+
+use super::access::Access;
+use super::arguments::{Global, SyncArguments};
+use super::exit::{Exit, Failure};
+use super::progress::ProgressView;
+use super::table::{bytes, seconds};
+use crate::control::CommandError;
+use crate::daemon::Station;
+use crate::sync::{Outcome, PeerReport, RunProgress, RunReport, SyncRequest};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Exit, Failure> {
+    let json = arguments.json;
+    let request = SyncRequest {
+        days: arguments.days,
+        since: arguments.since,
+        until: arguments.until,
+        full: arguments.full,
+        peers: arguments.peer,
+        kinds: arguments.kinds,
+        dms: arguments.dms,
+        direction: arguments.direction,
+        dry_run: arguments.dry_run,
+    };
+    let mut view = ProgressView::new(!json);
+    let report = match global.access().await? {
+        Access::Running(station) => {
+            let mut tell = |progress: &[_]| view.show(progress);
+            let run = station.sync(&request, &mut tell);
+            tokio::select! {
+                report = run => report?,
+                // The station goes on with the run that it has begun.
+                _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+            }
+        }
+        Access::Own(station) => {
+            let report = run_here(&station, &request, &mut view).await;
+            station.close().await;
+            match report? {
+                Some(report) => report,
+                None => return Ok(Exit::Interrupted),
+            }
+        }
+    };
+    view.finish();
+    if json {
+        println!("{}", serde_json::to_string(&report).map_err(Failure::local)?);
+    } else {
+        print_report(&report);
+    }
+    Ok(Exit::of_run(&report))
+}
+
+/// Runs in this process; `None` when interrupted.
+pub(super) async fn run_here(
+    station: &Station,
+    request: &SyncRequest,
+    view: &mut ProgressView,
+) -> Result<Option<RunReport>, Failure> {
+    let (announce, announced) = tokio::sync::watch::channel(RunProgress::new());
+    let run = station.runner().trigger(request, |progress| {
+        announce.send_replace(progress);
+    });
+    let mut run = std::pin::pin!(run);
+    loop {
+        tokio::select! {
+            ended = &mut run => {
+                return ended.map(Some).map_err(|error| CommandError::from(error).into());
+            }
+            _ = tokio::signal::ctrl_c() => return Ok(None),
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                let progress: Vec<_> = announced
+                    .borrow()
+                    .iter()
+                    .map(|peer| (peer.address.clone(), *peer.transfer.borrow()))
+                    .collect();
+                view.show(&progress);
+            }
+        }
+    }
+}
+
+fn print_report(report: &RunReport) {
+    if report.outcome == Outcome::Skipped {
+        println!("skipped: another run is in progress");
+        return;
+    }
+    for peer in &report.peers {
+        print_peer(peer, report.dry_run);
+    }
+    let totals = &report.totals;
+    let what = if report.dry_run {
+        format!("{} to fetch, {} to offer (dry run)", totals.need, totals.have)
+    } else {
+        format!("{} stored, {} uploaded", totals.stored, totals.uploaded)
+    };
+    println!(
+        "{}: {what}, {} of {} peers converged, {}",
+        report.outcome,
+        totals.peers_succeeded,
+        totals.peers_total,
+        seconds(report.duration_ms)
+    );
+}
+
+fn print_peer(peer: &PeerReport, dry_run: bool) {
+    println!(
+        "{}  {}  need {} have {}  rounds {}  {} in, {} out  {}",
+        peer.address,
+        peer.outcome,
+        peer.need,
+        peer.have,
+        peer.rounds,
+        bytes(peer.bytes_in),
+        bytes(peer.bytes_out),
+        seconds(peer.duration_ms)
+    );
+    if let Some(error) = &peer.error {
+        println!("  failed: {}", error.detail);
+    }
+    if !peer.rejected.is_empty() {
+        let reasons: Vec<String> =
+            peer.rejected.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        println!("  not taken: {}", reasons.join(", "));
+    }
+    if !peer.refused_by_peer.is_empty() {
+        let reasons: Vec<String> = peer
+            .refused_by_peer
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        println!("  refused by the peer: {}", reasons.join(", "));
+    }
+    if !dry_run {
+        for left in &peer.unresolved {
+            println!("  left over: {} ({})", left.count, left.why);
+        }
+    }
+}

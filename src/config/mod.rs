@@ -1,0 +1,225 @@
+//! One TOML file, all defaults, environment overrides.
+//!
+//! Knows each part's options and nothing else; no part knows this file. Unknown keys are refused with their line.
+//! `CONSTELLATION_RELAY__LISTEN=…` overrides `[relay] listen`; what it holds is read as TOML where it is, else as
+//! a text. Absent file: all defaults, unless it was named.
+
+mod sample;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use sample::sample;
+
+use crate::relay_server::RelayOptions;
+use crate::schedule::ScheduleOptions;
+use crate::sync::{Deadlines, PeerOptions, ScopeOptions, SyncOptions};
+
+/// Prefix of the variables that override keys.
+const ENVIRONMENT_PREFIX: &str = "CONSTELLATION_";
+/// Stands for the dot between section and key.
+const ENVIRONMENT_SEPARATOR: &str = "__";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[station]`.
+    pub station: StationOptions,
+    /// `[relay]`.
+    pub relay: RelayOptions,
+    /// `[[peers]]`.
+    pub peers: Vec<PeerOptions>,
+    /// `[scope]`.
+    pub scope: ScopeOptions,
+    /// `[schedule]`.
+    pub schedule: ScheduleOptions,
+}
+
+/// `[station]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StationOptions {
+    /// What the station calls itself in reports and to other relays.
+    pub name: String,
+}
+
+impl Default for StationOptions {
+    fn default() -> Self {
+        Self { name: "constellation".into() }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is wrong; the message names line and key.
+    #[error("{}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// A variable is wrong.
+    #[error("{variable}: {message}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the file (if there is one), then applies the environment.
+    ///
+    /// `must_exist`: the file was named, so that its absence is an error.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(
+        path: &Path,
+        must_exist: bool,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+                String::new()
+            }
+            Err(source) => return Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        };
+        let invalid = |error: toml::de::Error| ConfigError::Invalid {
+            path: path.to_owned(),
+            message: error.to_string(),
+        };
+        // Read by itself first: only so do errors name the line.
+        let alone: Self = toml::from_str(&text).map_err(invalid)?;
+        let mut overrides: Vec<(String, String)> = environment
+            .filter(|(name, _)| {
+                name.strip_prefix(ENVIRONMENT_PREFIX)
+                    .is_some_and(|key| key.contains(ENVIRONMENT_SEPARATOR))
+            })
+            .collect();
+        if overrides.is_empty() {
+            return Ok(alone);
+        }
+        overrides.sort();
+        let mut table: toml::Table = toml::from_str(&text).map_err(invalid)?;
+        let mut config = alone;
+        for (variable, value) in overrides {
+            config = apply(&mut table, &variable, &value)
+                .map_err(|message| ConfigError::Variable { variable, message })?;
+        }
+        Ok(config)
+    }
+
+    /// The part that runs depend on.
+    pub fn sync_options(&self) -> SyncOptions {
+        SyncOptions {
+            peers: self.peers.clone(),
+            scope: self.scope.clone(),
+            deadlines: Deadlines::default(),
+        }
+    }
+}
+
+/// Sets one key and reads the whole again, so that a wrong variable is blamed and no other.
+fn apply(table: &mut toml::Table, variable: &str, value: &str) -> Result<Config, String> {
+    let key = variable.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or(variable).to_lowercase();
+    let (section, key) = key.split_once(ENVIRONMENT_SEPARATOR).ok_or("names no key")?;
+    let section = table
+        .entry(section)
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+        .as_table_mut()
+        .ok_or("names no section")?;
+    section.insert(key.to_owned(), parse_value(value));
+    table.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+}
+
+/// A number, a boolean, a list or a quoted text as TOML writes it; anything else is a text.
+fn parse_value(text: &str) -> toml::Value {
+    let parsed: Option<toml::Table> = toml::from_str(&format!("value = {text}")).ok();
+    parsed
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("constellation.toml");
+        std::fs::write(&path, text).expect("ours");
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(&path, true, variables)
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults_and_the_sample_says_the_same() {
+        let empty = load("", &[]).expect("defaults");
+        let sample = load(&sample(), &[]).expect("the sample is valid");
+        assert_eq!(format!("{empty:?}"), format!("{sample:?}"));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_line() {
+        for (text, line, key) in [
+            ("[station]\nname = \"a\"\nnmae = \"b\"\n", "line 3", "nmae"),
+            ("[tunnels]\nlisten = 1\n", "line 1", "tunnels"),
+            ("\n[[peers]]\naddress = \"ws://a\"\nroel = 1\n", "line 4", "roel"),
+        ] {
+            let error = load(text, &[]).expect_err("refused").to_string();
+            assert!(error.contains(line) && error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused_in_words() {
+        let error = load("[[peers]]\naddress = \"/p2p/12D3KooW\"\n", &[]).expect_err("refused");
+        assert!(error.to_string().contains("not built yet"), "{error}");
+    }
+
+    #[test]
+    fn variables_override_keys_and_a_wrong_one_is_named() {
+        let variables = [
+            ("CONSTELLATION_STATION__NAME", "aster"),
+            ("CONSTELLATION_SCOPE__DMS", "true"),
+            ("CONSTELLATION_SCOPE__KINDS", "[1, 7]"),
+            ("CONSTELLATION_SCHEDULE__EVERY", "30m"),
+            ("CONSTELLATION_LOG", "no key: not ours to read"),
+            ("HOME", "/"),
+        ];
+        let config = load("[station]\nname = \"file\"\n", &variables).expect("valid");
+        assert_eq!(config.station.name, "aster");
+        assert!(config.scope.dms);
+        assert_eq!(config.scope.kinds.expect("set").to_string(), "1,7");
+        assert_eq!(config.schedule.every.as_secs(), 1_800);
+        let error = load("", &[("CONSTELLATION_STATION__NMAE", "x")]).expect_err("refused");
+        assert!(error.to_string().contains("CONSTELLATION_STATION__NMAE"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist_and_the_default_one_need_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("none.toml");
+        assert!(matches!(
+            Config::load(&path, true, std::iter::empty()),
+            Err(ConfigError::Unreadable { .. })
+        ));
+        Config::load(&path, false, std::iter::empty()).expect("all defaults");
+    }
+}

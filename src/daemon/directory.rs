@@ -1,0 +1,68 @@
+//! Where a station keeps its things (DESIGN §6).
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The paths of a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataDirectory {
+    root: PathBuf,
+}
+
+impl DataDirectory {
+    /// A data directory at this path; nothing is made yet.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The event store.
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events")
+    }
+
+    /// What the station remembers besides events.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    /// The station's libp2p key.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity.key")
+    }
+
+    /// Held by the one process that writes.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("constellation.lock")
+    }
+
+    /// Where that process takes commands.
+    pub fn control_socket(&self) -> PathBuf {
+        self.state().join("control.sock")
+    }
+
+    /// Makes what is missing, readable by its owner alone, and empties `state/tmp`.
+    ///
+    /// # Errors
+    /// The system's, with the path.
+    pub fn prepare(&self) -> Result<(), (PathBuf, std::io::Error)> {
+        let temporary = self.state().join("tmp");
+        let prepare = |path: &Path| -> std::io::Result<()> {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+        };
+        for path in [self.root.clone(), self.events(), self.state()] {
+            prepare(&path).map_err(|error| (path, error))?;
+        }
+        match std::fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err((temporary, error));
+            }
+            _ => {}
+        }
+        prepare(&temporary).map_err(|error| (temporary, error))
+    }
+}

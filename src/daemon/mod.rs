@@ -1,0 +1,18 @@
+//! A station: its data directory, its parts, and how they start and end.
+//!
+//! ```text
+//! DataDirectory ─► Station::open (lock, identity, store, ingest, control socket) ─► start_relay ─► service (signals, schedule)
+//! ```
+//!
+//! The composition root: everything is built here and handed down; nothing below knows of it. Shutdown follows the
+//! flow: tasks (relay, runs, commands) end first, then ingest commits what it took, then the store closes.
+
+mod directory;
+mod relay;
+mod service;
+mod station;
+
+pub use directory::DataDirectory;
+pub use relay::StationRelay;
+pub use service::{ServiceError, serve_until_signalled};
+pub use station::{Station, StationError};

@@ -1,0 +1,67 @@
+//! The station's relay, as a part of the station: bound, served, reconfigured.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::station::{Station, StationError};
+use crate::config::Config;
+use crate::ingest::Scope;
+use crate::limits::CONNECTION_TASKS_MAX;
+use crate::relay_server::{RelayContext, RelayOptions, RelayServer};
+
+/// A relay that is being served.
+#[derive(Debug)]
+pub struct StationRelay {
+    address: SocketAddr,
+    options: watch::Sender<Arc<RelayOptions>>,
+    scope: watch::Sender<Arc<Scope>>,
+}
+
+impl StationRelay {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes over what can change while it is served.
+    pub fn reconfigure(&self, config: &Config) {
+        self.options.send_replace(Arc::new(config.relay.clone()));
+        self.scope.send_replace(Arc::new(config.scope.shared()));
+    }
+}
+
+impl Station {
+    /// Binds the relay's port and serves clients and other stations until the station closes.
+    ///
+    /// # Errors
+    /// [`StationError::Start`].
+    pub async fn start_relay(&mut self, config: &Config) -> Result<StationRelay, StationError> {
+        let start = |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
+        let options = watch::Sender::new(Arc::new(config.relay.clone()));
+        let scope = watch::Sender::new(Arc::new(config.scope.shared()));
+        let context = Arc::new(RelayContext::new(
+            self.ingest().clone(),
+            self.clock().clone(),
+            options.subscribe(),
+            scope.subscribe(),
+            Some(self.identity().peer_id()),
+        ));
+        let listener = RelayServer::bind(config.relay.listen, context)
+            .await
+            .map_err(|error| start(&error))?;
+        let address = listener.local_addr();
+        let connections = self.tasks().child(CONNECTION_TASKS_MAX);
+        self.adopt(connections.clone());
+        self.tasks()
+            .spawn(listener.serve(connections))
+            .map_err(|error| start(&error))?;
+        let started_at = self.clock().unix_seconds();
+        self.set_facts(|facts| {
+            facts.relay = Some(format!("ws://{address}"));
+            facts.started_at = Some(started_at);
+        });
+        Ok(StationRelay { address, options, scope })
+    }
+}

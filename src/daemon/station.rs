@@ -1,0 +1,254 @@
+//! One station, opened: whoever holds it is the one process that writes to the data directory.
+//!
+//! `run`, `demo` and commands on a station that is not running all open it here; they differ only in what they start
+//! on top. Invariant: the kernel lock is taken before anything else is touched, and let go after the store is closed.
+
+use std::sync::Arc;
+
+use constellation_eventstore::OpenError;
+use tokio::sync::watch;
+
+use super::directory::DataDirectory;
+use crate::config::Config;
+use crate::control::{self, ControlContext, StationFacts};
+use crate::ingest::{Ingest, IngestError, Mode, Scope};
+use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
+use crate::sync::{FileLock, LockError, Runner, SyncOptions};
+use crate::tasks::TaskGroup;
+use crate::time::Clock;
+use crate::tunnel::{Identity, IdentityError};
+
+/// Why a station does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StationError {
+    /// Another process has it open: it takes commands on its control socket.
+    #[error("the data directory {0} is in use by another process")]
+    InUse(String),
+    /// The directory cannot be used.
+    #[error("cannot use {path}: {source}")]
+    Directory {
+        /// What exactly.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The lock file.
+    #[error(transparent)]
+    Lock(LockError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The store.
+    #[error("cannot open the event store: {0}")]
+    Store(#[from] OpenError),
+    /// The door to the store.
+    #[error("cannot start ingest: {0}")]
+    Ingest(#[from] IngestError),
+    /// A part that should run does not start.
+    #[error("cannot start {0}")]
+    Start(String),
+}
+
+/// An open station.
+#[derive(Debug)]
+pub struct Station {
+    directory: DataDirectory,
+    identity: Identity,
+    clock: Clock,
+    ingest: Ingest,
+    runner: Runner,
+    tasks: TaskGroup,
+    groups: Vec<TaskGroup>,
+    facts: watch::Sender<StationFacts>,
+    next_run: watch::Sender<Option<u64>>,
+    sync_options: watch::Sender<Arc<SyncOptions>>,
+    // Last: fields are dropped in order.
+    _lock: FileLock,
+}
+
+impl Station {
+    /// Opens the station in `directory`, making it if need be, and takes commands on its control socket.
+    ///
+    /// # Errors
+    /// [`StationError`].
+    pub async fn open(
+        directory: DataDirectory,
+        config: &Config,
+        clock: Clock,
+    ) -> Result<Self, StationError> {
+        let opening = {
+            let (directory, clock) = (directory.clone(), clock.clone());
+            let own_urls = config.relay.own_urls.clone();
+            tokio::task::spawn_blocking(move || open_files(&directory, &clock, own_urls))
+        };
+        let (lock, identity, ingest) =
+            opening.await.map_err(|error| StationError::Start(error.to_string()))??;
+        let tasks = TaskGroup::new(STATION_TASKS_MAX);
+        let run_tasks = tasks.child(RUN_TASKS_MAX);
+        let control_tasks = tasks.child(CONTROL_TASKS_MAX);
+        let sync_options = watch::Sender::new(Arc::new(config.sync_options()));
+        let runner = Runner::new(
+            ingest.clone(),
+            clock.clone(),
+            run_tasks.clone(),
+            directory.state(),
+            sync_options.subscribe(),
+        );
+        let facts = watch::Sender::new(StationFacts {
+            name: config.station.name.clone(),
+            peer_id: identity.peer_id(),
+            data_directory: directory.root().to_owned(),
+            state: directory.state(),
+            relay: None,
+            started_at: None,
+        });
+        let station = Self {
+            directory,
+            identity,
+            clock,
+            ingest,
+            runner,
+            tasks,
+            groups: vec![run_tasks, control_tasks.clone()],
+            facts,
+            next_run: watch::Sender::new(None),
+            sync_options,
+            _lock: lock,
+        };
+        station.take_commands(control_tasks)?;
+        station.keep_swept()?;
+        Ok(station)
+    }
+
+    fn take_commands(&self, tasks: TaskGroup) -> Result<(), StationError> {
+        let path = self.directory.control_socket();
+        let serving = control::serve(&path, self.control_context(tasks)).map_err(|source| {
+            StationError::Directory { path: path.display().to_string(), source }
+        })?;
+        self.tasks.spawn(serving).map_err(|error| StationError::Start(error.to_string()))?;
+        Ok(())
+    }
+
+    /// What commands work on; also for commands given in this process.
+    pub fn control_context(&self, tasks: TaskGroup) -> ControlContext {
+        ControlContext {
+            ingest: self.ingest.clone(),
+            runner: self.runner.clone(),
+            clock: self.clock.clone(),
+            facts: self.facts.subscribe(),
+            next_run: self.next_run.subscribe(),
+            tasks,
+        }
+    }
+
+    /// Expired events go within a second of their time.
+    fn keep_swept(&self) -> Result<(), StationError> {
+        let ingest = self.ingest.clone();
+        let sweeping = async move {
+            let mut tick = tokio::time::interval(SWEEP_EVERY);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                if let Err(error) = ingest.sweep().await {
+                    tracing::error!(%error, "cannot remove expired events; it is tried again");
+                }
+            }
+        };
+        self.tasks.spawn(sweeping).map_err(|error| StationError::Start(error.to_string()))?;
+        Ok(())
+    }
+
+    /// The door to the store.
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+
+    /// Makes runs.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// Wall time.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Who the station is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Tasks that live as long as the station.
+    pub fn tasks(&self) -> &TaskGroup {
+        &self.tasks
+    }
+
+    /// Tells commands when the next run is due, in Unix seconds.
+    pub fn next_run_sender(&self) -> watch::Sender<Option<u64>> {
+        self.next_run.clone()
+    }
+
+    /// What commands are told of the station.
+    pub fn set_facts(&self, change: impl FnOnce(&mut StationFacts)) {
+        self.facts.send_modify(change);
+    }
+
+    /// Takes over what can change while a station runs: peers and scope, from the next run on.
+    pub fn reconfigure(&self, config: &Config) {
+        self.sync_options.send_replace(Arc::new(config.sync_options()));
+        self.facts.send_modify(|facts| facts.name.clone_from(&config.station.name));
+    }
+
+    /// The scope that runs share by default, for the relay's write policy.
+    pub fn default_scope(config: &Config) -> Arc<Scope> {
+        Arc::new(config.scope.shared())
+    }
+
+    /// Hands a group of tasks over, to be ended with the station.
+    pub fn adopt(&mut self, group: TaskGroup) {
+        self.groups.push(group);
+    }
+
+    /// Ends all tasks, commits what was taken, closes the store and lets go of the lock.
+    pub async fn close(self) {
+        self.tasks.end().await;
+        for group in &self.groups {
+            group.end().await;
+        }
+        let socket = self.directory.control_socket();
+        let ingest = self.ingest.clone();
+        let closing = tokio::task::spawn_blocking(move || ingest.close());
+        if let Err(failure) = closing.await
+            && failure.is_panic()
+        {
+            std::panic::resume_unwind(failure.into_panic());
+        }
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::debug!(%error, "the control socket was gone already");
+        }
+    }
+}
+
+fn open_files(
+    directory: &DataDirectory,
+    clock: &Clock,
+    own_urls: Vec<String>,
+) -> Result<(FileLock, Identity, Ingest), StationError> {
+    directory.prepare().map_err(|(path, source)| StationError::Directory {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let lock = FileLock::try_take(&directory.lock()).map_err(|error| match error {
+        LockError::Held(_) => StationError::InUse(directory.root().display().to_string()),
+        other => StationError::Lock(other),
+    })?;
+    let identity = Identity::load_or_create(&directory.identity())?;
+    let monotonic = clock.clone();
+    let mut options =
+        constellation_eventstore::Options::new(Arc::new(move || monotonic.monotonic()));
+    options.own_urls = own_urls;
+    let (store, writer) = constellation_eventstore::open(&directory.events(), options)?;
+    let examiners = std::thread::available_parallelism().map_or(1, usize::from);
+    let ingest = Ingest::start(store, writer, clock.clone(), Mode::Threads(examiners))?;
+    Ok((lock, identity, ingest))
+}

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Installs and builds what the interop suites need, from the lock files. Idempotent; fails loudly.
+set -eu
+cd "$(dirname "$0")"
+
+fail() {
+    echo "interop/install.sh: $*" >&2
+    exit 1
+}
+
+for tool in node npm cargo go; do
+    command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing"
+done
+major=$(node -p 'process.versions.node.split(".")[0]')
+[ "$major" -ge 20 ] || fail "node $major is too old (version 20 or newer is needed)"
+
+# `npm ci` empties node_modules first, so it runs only when the lock file has changed since.
+stamp=nostr-tools/node_modules/.installed-lock
+if cmp -s nostr-tools/package-lock.json "$stamp"; then
+    echo "interop: nostr-tools is up to date"
+else
+    (cd nostr-tools && npm ci) || fail "npm ci failed in nostr-tools"
+    cp nostr-tools/package-lock.json "$stamp"
+fi
+(cd nostr-tools && node --input-type=module -e '
+import { nip77 } from "nostr-tools"
+import { Relay } from "nostr-tools/relay"
+import { WebSocket } from "ws"
+if (!nip77.NegentropySync || !Relay.connect || !WebSocket) process.exit(1)
+') || fail "nostr-tools is installed but does not load"
+
+# A debug build: it takes less than half of the release build's processor time, and is fast enough.
+(cd rust-nostr && cargo build --locked --target-dir target) || fail "cargo build failed in rust-nostr"
+rust-nostr/target/debug/rust-nostr-relay serve </dev/null >/dev/null || fail "rust-nostr is built but does not run"
+
+(cd go-nostr && go build -buildvcs=false -o bin/go-nostr-sync .) || fail "go build failed in go-nostr"
+
+echo "interop: ready"
