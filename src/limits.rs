@@ -97,5 +97,3 @@ pub const STATION_TASKS_MAX: usize = 16;
 pub const RUN_TASKS_MAX: usize = 64;
 /// Commands at a time on the control socket.
 pub const CONTROL_TASKS_MAX: usize = 64;
-/// Tasks of the relay's connections: one each, and one for each write that a connection waits for.
-pub const CONNECTION_TASKS_MAX: usize = 4 * CONNECTIONS_MAX;

@@ -56,8 +56,8 @@ async fn start(folder: &Path, number: u8, clock: &Clock) -> Result<DemoStation, 
     config.station.name.clone_from(&name);
     config.relay.listen = "127.0.0.1:0".parse().map_err(Failure::local)?;
     let directory = DataDirectory::at(folder.join(format!("station-{number}")));
-    let mut station = Station::open(directory, &config, clock.clone()).await?;
-    let relay = station.start_relay(&config).await?;
+    let station = Station::open(directory, &config, clock.clone()).await?;
+    let relay = station.start_relay(&config)?;
     let address = format!("ws://{}", relay.address()).parse().map_err(Failure::local)?;
     Ok(DemoStation { name, station, address })
 }

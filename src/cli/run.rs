@@ -10,9 +10,9 @@ use crate::time::Clock;
 pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let config = global.load_config()?;
     let (file, named) = global.config_file()?;
-    let mut station =
+    let station =
         Station::open(global.data_directory()?, &config, Clock::system()).await?;
-    let relay = match station.start_relay(&config).await {
+    let relay = match station.start_relay(&config) {
         Ok(relay) => relay,
         Err(error) => {
             station.close().await;

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use super::station::{Station, StationError};
 use crate::config::Config;
 use crate::ingest::Scope;
-use crate::limits::CONNECTION_TASKS_MAX;
 use crate::relay_server::{RelayContext, RelayOptions, RelayServer};
 
 /// A relay that is being served.
@@ -37,7 +36,7 @@ impl Station {
     ///
     /// # Errors
     /// [`StationError::Start`].
-    pub async fn start_relay(&mut self, config: &Config) -> Result<StationRelay, StationError> {
+    pub fn start_relay(&self, config: &Config) -> Result<StationRelay, StationError> {
         let start = |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
         let options = watch::Sender::new(Arc::new(config.relay.clone()));
         let scope = watch::Sender::new(Arc::new(config.scope.shared()));
@@ -48,14 +47,12 @@ impl Station {
             scope.subscribe(),
             Some(self.identity().peer_id()),
         ));
-        let listener = RelayServer::bind(config.relay.listen, context)
-            .await
-            .map_err(|error| start(&error))?;
+        let listener = RelayServer::bind(config.relay.listen).map_err(|error| start(&error))?;
         let address = listener.local_addr();
-        let connections = self.tasks().child(CONNECTION_TASKS_MAX);
-        self.adopt(connections.clone());
+        let server = RelayServer::new(context);
+        let station_tasks = self.tasks().clone();
         self.tasks()
-            .spawn(listener.serve(connections))
+            .spawn_to_end(async move { server.serve(listener, station_tasks).await })
             .map_err(|error| start(&error))?;
         let started_at = self.clock().unix_seconds();
         self.set_facts(|facts| {

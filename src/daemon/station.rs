@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::directory::DataDirectory;
 use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts};
-use crate::ingest::{Ingest, IngestError, Mode, Scope};
+use crate::ingest::{Ingest, IngestError, Mode};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::sync::{FileLock, LockError, Runner, SyncOptions};
 use crate::tasks::TaskGroup;
@@ -197,16 +197,6 @@ impl Station {
     pub fn reconfigure(&self, config: &Config) {
         self.sync_options.send_replace(Arc::new(config.sync_options()));
         self.facts.send_modify(|facts| facts.name.clone_from(&config.station.name));
-    }
-
-    /// The scope that runs share by default, for the relay's write policy.
-    pub fn default_scope(config: &Config) -> Arc<Scope> {
-        Arc::new(config.scope.shared())
-    }
-
-    /// Hands a group of tasks over, to be ended with the station.
-    pub fn adopt(&mut self, group: TaskGroup) {
-        self.groups.push(group);
     }
 
     /// Ends all tasks, commits what was taken, closes the store and lets go of the lock.

@@ -97,8 +97,11 @@ enum Source {
     /// Found one by one: the records of these ids, in the order of results.
     Listed(Vec<Suffix>),
     /// Index ranges, merged.
-    Streams(Vec<(Index, Vec<u8>)>),
+    Streams(Vec<Stream>),
 }
+
+/// An index and the prefix of the keys in the range.
+type Stream = (Index, Vec<u8>);
 
 #[derive(Debug, Clone, Copy)]
 enum Index {
@@ -196,7 +199,7 @@ impl Query {
         &self,
         snapshot: &Snapshot<'_>,
         authors: Option<&HashSet<AuthorNumber>>,
-    ) -> Result<Vec<(Index, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Stream>, StoreError> {
         if let Some((letter, values)) = self.narrowest_tag()
             && values.len() <= STREAMS_MAX
         {
@@ -236,7 +239,7 @@ impl Query {
         &self,
         snapshot: &Snapshot<'_>,
         authors: &HashSet<AuthorNumber>,
-    ) -> Result<Option<Vec<(Index, Vec<u8>)>>, StoreError> {
+    ) -> Result<Option<Vec<Stream>>, StoreError> {
         let mut streams = Vec::new();
         for author in authors {
             let kinds: Vec<u16> = match &self.filter.kinds {
@@ -278,7 +281,7 @@ impl Query {
                     Progress::More
                 });
             }
-            if step % STEPS_PER_LOOK == 0 && snapshot.should_yield() {
+            if step.is_multiple_of(STEPS_PER_LOOK) && snapshot.should_yield() {
                 return Ok(Progress::More);
             }
         }
@@ -289,7 +292,7 @@ impl Query {
         &mut self,
         snapshot: &Snapshot<'_>,
         plan: &Plan,
-        streams: &[(Index, Vec<u8>)],
+        streams: &[Stream],
         receive: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<Progress, StoreError> {
         let mut readers = Vec::with_capacity(streams.len());
@@ -319,7 +322,7 @@ impl Query {
                 });
             }
             step = step.wrapping_add(1);
-            if step % STEPS_PER_LOOK == 0 && snapshot.should_yield() {
+            if step.is_multiple_of(STEPS_PER_LOOK) && snapshot.should_yield() {
                 return Ok(Progress::More);
             }
         }

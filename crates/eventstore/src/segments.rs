@@ -18,9 +18,9 @@ pub(crate) const ITEMS_MAX: u64 = 256;
 /// A segment with fewer is merged with a neighbour, where both fit together.
 const ITEMS_MIN: u64 = 64;
 /// Size of the pieces when a segment in the middle is cut: room to grow and to shrink.
-const CUT_MIDDLE: u64 = 160;
+const CUT_MIDDLE: usize = 160;
 /// Size of the pieces at the newest end, where only the last one will grow.
-const CUT_NEWEST: u64 = 240;
+const CUT_NEWEST: usize = 240;
 /// Merging stops here, so that the next insertion does not cut again.
 const MERGED_MAX: u64 = 192;
 const SEGMENTS_PER_CHUNK_MAX: usize = 128;
@@ -131,44 +131,23 @@ impl KindSegments {
             .take_while(move |segment| upper.is_none_or(|upper| segment.first < upper))
     }
 
-    /// Splits a range into what whole segments answer and at most two partial edges that must be read.
-    pub(crate) fn cover(&self, lower: CanonicalKey, upper: Option<CanonicalKey>) -> Cover {
-        let mut cover = Cover::default();
-        if upper.is_some_and(|upper| upper <= lower) {
-            return cover;
+    /// Where a position lies: the sum of all segments before its own, and that segment with its end.
+    pub(crate) fn locate(&self, position: CanonicalKey) -> Place {
+        let chunk_index = self.chunk_of(position);
+        let chunk = &self.chunks[chunk_index];
+        let segment_index = chunk.index_of(position);
+        let mut before = Summary::default();
+        for chunk in &self.chunks[..chunk_index] {
+            before.merge(&chunk.total);
         }
-        let first_chunk = self.chunk_of(lower);
-        let mut open: Option<(CanonicalKey, Summary)> = None;
-        for (index, chunk) in self.chunks.iter().enumerate().skip(first_chunk) {
-            if upper.is_some_and(|upper| chunk.first() >= upper) {
-                break;
-            }
-            let next_first = self.chunks.get(index + 1).map(|next| next.first());
-            let ends_inside = match (next_first, upper) {
-                (Some(next), Some(upper)) => next <= upper,
-                (None, Some(_)) => false,
-                (_, None) => true,
-            };
-            if index > first_chunk && ends_inside {
-                cover.close(&mut open, chunk.first(), lower);
-                cover.whole.merge(&chunk.total);
-                continue;
-            }
-            for segment in &chunk.segments {
-                if upper.is_some_and(|upper| segment.first >= upper) {
-                    break;
-                }
-                cover.close(&mut open, segment.first, lower);
-                open = Some((segment.first, segment.summary));
-            }
+        for segment in &chunk.segments[..segment_index] {
+            before.merge(&segment.summary);
         }
-        if let Some((first, summary)) = open {
-            match upper {
-                None if first >= lower => cover.whole.merge(&summary),
-                _ => cover.edges.push((first.max(lower), upper)),
-            }
+        Place {
+            before,
+            segment: chunk.segments[segment_index],
+            end: self.next_first(chunk_index, segment_index),
         }
-        cover
     }
 
     fn update(&mut self, position: CanonicalKey, inserted: bool, touched: &mut Vec<CanonicalKey>) {
@@ -186,7 +165,7 @@ impl KindSegments {
             chunk.total.remove(&gone);
         }
         let count = segment.summary.count;
-        if (count > ITEMS_MAX || count < ITEMS_MIN) && touched.last() != Some(&segment.first) {
+        if !(ITEMS_MIN..=ITEMS_MAX).contains(&count) && touched.last() != Some(&segment.first) {
             touched.push(segment.first);
         }
     }
@@ -227,15 +206,7 @@ impl KindSegments {
         let first = self.chunks[chunk_index].segments[segment_index].first;
         let end = self.next_first(chunk_index, segment_index);
         let items = read(kind, first, end)?;
-        let pieces = cut_items(
-            first,
-            &items,
-            if end.is_none() {
-                CUT_NEWEST
-            } else {
-                CUT_MIDDLE
-            },
-        );
+        let pieces = cut_items(first, &items, end.is_none());
         let mut segments = self.chunks[chunk_index].segments.clone();
         segments.splice(segment_index..=segment_index, pieces);
         self.replace_chunk(chunk_index, segments);
@@ -281,39 +252,23 @@ impl KindSegments {
     }
 }
 
-/// What answers a range: whole segments, and edges `[from, to)` whose items must be read.
-#[derive(Debug, Default)]
-pub(crate) struct Cover {
-    pub(crate) whole: Summary,
-    pub(crate) edges: Vec<(CanonicalKey, Option<CanonicalKey>)>,
+/// A segment among the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) before: Summary,
+    pub(crate) segment: Segment,
+    pub(crate) end: Option<CanonicalKey>,
 }
 
-impl Cover {
-    /// The open segment ends at `end`: it is whole if it begins inside the range, else an edge.
-    fn close(
-        &mut self,
-        open: &mut Option<(CanonicalKey, Summary)>,
-        end: CanonicalKey,
-        lower: CanonicalKey,
-    ) {
-        match open.take() {
-            Some((first, summary)) if first >= lower => self.whole.merge(&summary),
-            Some(_) if end > lower => self.edges.push((lower, Some(end))),
-            _ => {}
-        }
-    }
-}
-
-/// Cuts `items`, which begin at or after `first`, into segments of about `size`.
-fn cut_items(first: CanonicalKey, items: &[CanonicalKey], size: u64) -> Vec<Segment> {
+/// Cuts `items`, which begin at or after `first`, into segments.
+fn cut_items(first: CanonicalKey, items: &[CanonicalKey], newest: bool) -> Vec<Segment> {
     let total = items.len().max(1);
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let pieces = total.div_ceil(size);
-    let per_piece = if size == CUT_NEWEST as usize {
-        size
+    let per_piece = if newest {
+        CUT_NEWEST
     } else {
-        total.div_ceil(pieces)
+        total.div_ceil(total.div_ceil(CUT_MIDDLE))
     };
+    let pieces = total.div_ceil(per_piece);
     let mut segments = Vec::with_capacity(pieces);
     for (index, piece) in items.chunks(per_piece).enumerate() {
         let mut summary = Summary::default();
@@ -397,7 +352,7 @@ impl Builder {
             self.kind = kind;
         }
         match self.segments.last_mut() {
-            Some(last) if last.summary.count < CUT_NEWEST => last.summary.add(&position.id),
+            Some(last) if last.summary.count < CUT_NEWEST as u64 => last.summary.add(&position.id),
             last => {
                 let first = if last.is_none() { LOWEST } else { position };
                 let mut summary = Summary::default();
@@ -480,25 +435,18 @@ mod tests {
             .expect("reading a set cannot fail")
     }
 
-    fn range_by_cover(
+    fn sum_before(
         segments: &Segments,
         model: &BTreeSet<CanonicalKey>,
-        lower: CanonicalKey,
-        upper: Option<CanonicalKey>,
+        position: CanonicalKey,
     ) -> Summary {
         let Some(kind) = segments.kind(1) else {
             return Summary::default();
         };
-        let cover = kind.cover(lower, upper);
-        assert!(cover.edges.len() <= 2, "at most one edge at each end");
-        let mut summary = cover.whole;
-        for (from, to) in cover.edges {
-            summary.merge(&sum_of(
-                model
-                    .range(from..)
-                    .take_while(|item| to.is_none_or(|to| **item < to)),
-            ));
-        }
+        let place = kind.locate(position);
+        assert!(place.segment.first <= position && place.end.is_none_or(|end| position < end));
+        let mut summary = place.before;
+        summary.merge(&sum_of(model.range(place.segment.first..position)));
         summary
     }
 
@@ -545,13 +493,10 @@ mod tests {
                 check(&segments, &model);
             }
             for (from, low, to, high) in ranges {
-                let (lower, upper) = (position(from, low), position(to, high));
-                let expected = sum_of(
-                    model.range(lower..).take_while(|item| **item < upper),
-                );
-                prop_assert_eq!(range_by_cover(&segments, &model, lower, Some(upper)), expected);
-                let to_the_end = sum_of(model.range(lower..));
-                prop_assert_eq!(range_by_cover(&segments, &model, lower, None), to_the_end);
+                for position in [position(from, low), position(to, high)] {
+                    let expected = sum_of(model.range(..position));
+                    prop_assert_eq!(sum_before(&segments, &model, position), expected);
+                }
             }
             let mut rebuilt = Builder::default();
             for position in &model {

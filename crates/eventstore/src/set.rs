@@ -1,18 +1,20 @@
 //! The shared events of a scope as a sorted set that knows its own range fingerprints (NIP-77, D3).
 //!
 //! Takes a snapshot and a scope of kinds and time; gives a [`SortedSet`] for `reconcile`. Whole segments are summed
-//! in memory, at most two partial ones per kind are read. Keeps no state between messages. Choosing the items at
+//! in memory, at most two partial ones per kind are read. Keeps no state between messages; within one it remembers
+//! what it read. Choosing the items at
 //! which a range is split walks segments, not items. Worst case: a range of few items over many kinds reads one
 //! partial segment of each.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use constellation_event::CanonicalKey;
-use constellation_reconcile::{Bound, Item, SortedSet, Summary};
+use constellation_reconcile::{Bound, Item, SortedSet, Summary, VecSet};
 
 use crate::StoreError;
 use crate::keys::TIME_MAX;
@@ -93,7 +95,13 @@ pub struct StoredSet<'s> {
     kinds: Vec<(u16, Arc<KindSegments>)>,
     lower: CanonicalKey,
     upper: Option<CanonicalKey>,
+    memory: RefCell<Memory>,
 }
+
+/// Ranges of no more items are read whole when they are split.
+const SMALL_RANGE_MAX: u64 = 4_096;
+const READ_ON_BELOW: u64 = 64;
+const SUMS_REMEMBERED_MAX: usize = 4_096;
 
 impl<'s> StoredSet<'s> {
     /// The set of `scope` in `snapshot`.
@@ -125,6 +133,10 @@ impl<'s> StoredSet<'s> {
                 .until
                 .filter(|until| *until < TIME_MAX)
                 .map(|until| at(until + 1)),
+            memory: RefCell::new(Memory {
+                sums: HashMap::new(),
+                small: (at(0), Some(at(0)), VecSet::default()),
+            }),
         }
     }
 
@@ -137,20 +149,6 @@ impl<'s> StoredSet<'s> {
         };
         (lower.created_at <= TIME_MAX && upper.is_none_or(|upper| lower < upper))
             .then_some((lower, upper))
-    }
-
-    fn count_between(
-        &self,
-        kind: u16,
-        from: CanonicalKey,
-        to: Option<CanonicalKey>,
-    ) -> Result<u64, StoreError> {
-        let mut count = 0;
-        for item in self.items(kind, from, to)? {
-            item?;
-            count += 1;
-        }
-        Ok(count)
     }
 
     fn items(
@@ -175,23 +173,15 @@ impl<'s> StoredSet<'s> {
         Merged::new(sources)
     }
 
-    /// Positions from which to start looking for an item, each with how many items lie before it at most.
-    fn landmarks(
-        &self,
-        lower: CanonicalKey,
-        upper: Option<CanonicalKey>,
-    ) -> Result<Vec<Landmark>, StoreError> {
+    /// Positions from which to start looking for an item, each with a guess of how many items lie before it.
+    fn landmarks(&self, lower: CanonicalKey, upper: Option<CanonicalKey>) -> Vec<Landmark> {
         let mut steps: Vec<(CanonicalKey, u64, u64)> = Vec::new();
-        let mut known = 0;
-        let mut open = 0;
-        for (kind, segments) in &self.kinds {
-            let mut starts = segments.starting_within(lower, upper).peekable();
-            // What of the segment that `lower` falls into lies in the range. Where no other begins in the range,
-            // that is all of the kind, and it counts as well: the bound must hold for all kinds together.
-            let first_end = starts.peek().map_or(upper, |segment| Some(segment.first));
-            let mut open_here = self.count_between(*kind, lower, first_end)?;
+        let (mut known, mut open) = (0, 0);
+        for (_, segments) in &self.kinds {
+            // Of the segment that `lower` falls into about a half lies in the range.
+            let mut open_here = segments.locate(lower).segment.summary.count / 2;
             open += open_here;
-            for segment in starts {
+            for segment in segments.starting_within(lower, upper) {
                 steps.push((segment.first, open_here, segment.summary.count));
                 open_here = segment.summary.count;
             }
@@ -203,10 +193,10 @@ impl<'s> StoredSet<'s> {
             open = open - closed + opened;
             landmarks.push(Landmark {
                 position,
-                at_most: known + open,
+                about: known + open / 2,
             });
         }
-        Ok(landmarks)
+        landmarks
     }
 
     /// How many items lie in `[lower, position)`.
@@ -221,22 +211,112 @@ impl<'s> StoredSet<'s> {
     ) -> Result<Summary, StoreError> {
         let mut total = Summary::default();
         for (kind, segments) in &self.kinds {
-            let cover = segments.cover(lower, upper);
-            total.merge(&cover.whole);
-            for (from, to) in cover.edges {
-                for item in self.items(*kind, from, to)? {
-                    total.add(&item?.id);
-                }
+            let Some(upper) = upper else {
+                total.merge(&segments.total());
+                total.remove(&self.sum_before(*kind, segments, lower)?);
+                continue;
+            };
+            let end = segments.locate(lower).end;
+            if end.is_none_or(|end| upper <= end) {
+                total.merge(&self.read_sum(*kind, lower, Some(upper))?);
+            } else {
+                total.merge(&self.sum_before(*kind, segments, upper)?);
+                total.remove(&self.sum_before(*kind, segments, lower)?);
             }
         }
         Ok(total)
     }
+
+    /// The sum of all items of a kind before `position`. Neighbouring ranges share their bounds, so it is remembered.
+    fn sum_before(
+        &self,
+        kind: u16,
+        segments: &KindSegments,
+        position: CanonicalKey,
+    ) -> Result<Summary, StoreError> {
+        if let Some(known) = self.memory.borrow().sums.get(&(kind, position)) {
+            return Ok(*known);
+        }
+        let place = segments.locate(position);
+        let mut sum = place.before;
+        let first = place.segment.first;
+        match place.end {
+            // The shorter part is read, as far as times tell.
+            Some(end) if is_nearer_to_end(first, position, end) => {
+                sum.merge(&place.segment.summary);
+                sum.remove(&self.read_sum(kind, position, Some(end))?);
+            }
+            _ if position > first => {
+                sum.merge(&self.read_sum(kind, first, Some(position))?);
+            }
+            _ => {}
+        }
+        let sums = &mut self.memory.borrow_mut().sums;
+        if sums.len() >= SUMS_REMEMBERED_MAX {
+            sums.clear();
+        }
+        sums.insert((kind, position), sum);
+        Ok(sum)
+    }
+
+    fn read_sum(
+        &self,
+        kind: u16,
+        from: CanonicalKey,
+        to: Option<CanonicalKey>,
+    ) -> Result<Summary, StoreError> {
+        let mut sum = Summary::default();
+        for item in self.items(kind, from, to)? {
+            sum.add(&item?.id);
+        }
+        Ok(sum)
+    }
+
+    /// Whether `[lower, upper)` lies in the small range whose items are at hand.
+    fn is_at_hand(&self, lower: CanonicalKey, upper: Option<CanonicalKey>) -> bool {
+        let (from, to, _) = &self.memory.borrow().small;
+        lower >= *from
+            && match (upper, to) {
+                (Some(upper), Some(to)) => upper <= *to,
+                (Some(_), None) => true,
+                (None, to) => to.is_none(),
+            }
+    }
+
+    /// Reads a small range once; its parts are asked for next.
+    fn take_at_hand(
+        &self,
+        lower: CanonicalKey,
+        upper: Option<CanonicalKey>,
+    ) -> Result<(), StoreError> {
+        let mut items = Vec::new();
+        for key in self.merged(lower, upper)? {
+            items.push(item(key?));
+        }
+        self.memory.borrow_mut().small = (lower, upper, VecSet::from_unsorted(items));
+        Ok(())
+    }
+}
+
+/// Whether `position` is in the second half of the time from `first` to `end`.
+fn is_nearer_to_end(first: CanonicalKey, position: CanonicalKey, end: CanonicalKey) -> bool {
+    position.created_at.saturating_sub(first.created_at)
+        > end.created_at.saturating_sub(position.created_at)
+}
+
+/// What was read for earlier questions: valid as long as the snapshot.
+#[derive(Debug)]
+struct Memory {
+    /// By kind and position: the sum of all items before.
+    sums: HashMap<(u16, CanonicalKey), Summary>,
+    /// All items of a range.
+    small: (CanonicalKey, Option<CanonicalKey>, VecSet),
 }
 
 struct Landmark {
     position: CanonicalKey,
-    /// No more items than this lie before it.
-    at_most: u64,
+    /// Grows with the position, and errs by less than the segments that are open there hold.
+    about: u64,
 }
 
 /// Where a lower bound begins.
@@ -267,10 +347,14 @@ impl SortedSet for StoredSet<'_> {
 
     fn summary(&self, lower: &Bound, upper: &Bound) -> Result<Summary, StoreError> {
         self.snapshot.check_age_of_message()?;
-        match self.clamp(lower, upper) {
-            Some((lower, upper)) => self.summary_between(lower, upper),
-            None => Ok(Summary::default()),
+        let Some((from, to)) = self.clamp(lower, upper) else {
+            return Ok(Summary::default());
+        };
+        if self.is_at_hand(from, to) {
+            let Ok(summary) = self.memory.borrow().small.2.summary(lower, upper);
+            return Ok(summary);
         }
+        self.summary_between(from, to)
     }
 
     fn scan(
@@ -299,20 +383,36 @@ impl SortedSet for StoredSet<'_> {
     ) -> Result<Vec<Item>, StoreError> {
         self.snapshot.check_age_of_message()?;
         let mut selected = Vec::with_capacity(offsets.len());
-        let Some((lower, upper)) = self.clamp(lower, upper) else {
+        let Some((from, to)) = self.clamp(lower, upper) else {
             return Ok(selected);
         };
-        let landmarks = self.landmarks(lower, upper)?;
+        if !self.is_at_hand(from, to) && self.summary_between(from, to)?.count <= SMALL_RANGE_MAX {
+            self.take_at_hand(from, to)?;
+        }
+        if self.is_at_hand(from, to) {
+            let Ok(selected) = self.memory.borrow().small.2.select(lower, upper, offsets);
+            return Ok(selected);
+        }
+        let (lower, upper) = (from, to);
+        let landmarks = self.landmarks(lower, upper);
         let mut reader = self.merged(lower, upper)?;
         let mut next = 0; // offset of the item that the reader gives next
         for offset in offsets {
-            let passed = landmarks.partition_point(|mark| mark.at_most <= *offset);
-            if let Some(mark) = passed.checked_sub(1).map(|index| &landmarks[index]) {
+            let passed = landmarks.partition_point(|mark| mark.about <= *offset);
+            for mark in landmarks[..passed].iter().rev() {
+                // The next one is that close: reading on finds it sooner than looking around.
+                if offset.saturating_sub(next) < READ_ON_BELOW {
+                    break;
+                }
                 let rank = self.rank(lower, mark.position)?;
+                if rank > *offset {
+                    continue; // guessed too far
+                }
                 if rank > next {
                     reader = self.merged(mark.position, upper)?;
                     next = rank;
                 }
+                break;
             }
             let ahead = offset
                 .checked_sub(next)

@@ -19,7 +19,7 @@ const KILLS: u64 = 50;
 /// Mostly notes; every fifth a profile, which supersedes the author's last one.
 fn numbered(number: u64) -> VerifiedEvent {
     let author = u8::try_from(number % 3).expect("small") + 1;
-    let kind = if number % 5 == 0 { 0 } else { 1 };
+    let kind = if number.is_multiple_of(5) { 0 } else { 1 };
     event(
         author,
         kind,

@@ -226,7 +226,7 @@ fn a_changed_byte_in_a_record_is_found_wherever_it_is() {
 fn a_record_that_cannot_be_read_is_an_error_to_whoever_asks_for_it() {
     let mut store = open();
     let note = event(1, 1, 100, &[], "note");
-    store.admit(&[note.clone()]);
+    store.admit(std::slice::from_ref(&note));
     let folder = close(store);
     tamper(folder.path(), Some("records"), |records, txn| {
         let key = records

@@ -335,9 +335,9 @@ fn with_real_ids(mut filter: Filter, events: &[VerifiedEvent]) -> Filter {
                 .map(|id| {
                     let mut number = [0; 8];
                     number.copy_from_slice(&id.as_bytes()[..8]);
-                    let number = u64::from_be_bytes(number) as usize;
+                    let number = usize::try_from(u64::from_be_bytes(number)).expect("an index");
                     // One in four stays an id that nobody has.
-                    if number % 4 == 0 {
+                    if number.is_multiple_of(4) {
                         id
                     } else {
                         events[number % events.len()].event().id
@@ -355,7 +355,10 @@ fn shuffled(mut events: Vec<VerifiedEvent>, seed: u64) -> Vec<VerifiedEvent> {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        events.swap(index, (state >> 33) as usize % (index + 1));
+        events.swap(
+            index,
+            usize::try_from(state >> 33).expect("31 bits") % (index + 1),
+        );
     }
     events
 }

@@ -81,7 +81,10 @@ fn a_deletion_by_id_works_before_and_after_its_target() {
         [stored(1), stored(2)]
     );
     assert_eq!(store.ids(), [deletion.id()]);
-    assert_eq!(store.admit(&[note.clone()]), [Refused(Rejection::Deleted)]);
+    assert_eq!(
+        store.admit(std::slice::from_ref(&note)),
+        [Refused(Rejection::Deleted)]
+    );
 
     let mut reverse = open();
     assert_eq!(
@@ -173,7 +176,7 @@ fn expired_events_are_refused_and_swept() {
         [stored(1), Refused(Rejection::Expired)]
     );
     let other = event(2, 1, 100, &[], "");
-    store.admit_at(&[other.clone()], NOW + 10);
+    store.admit_at(std::slice::from_ref(&other), NOW + 10);
     assert_eq!(store.ids(), [other.id()]);
     store.assert_consistent();
 }
@@ -190,13 +193,13 @@ fn a_request_to_vanish_takes_everything_up_to_its_time() {
     store.admit(&events);
     store.admit(&[deletion, gift.clone(), bystander.clone()]);
     let elsewhere = event(1, 62, 110, &[&["relay", "wss://elsewhere.example"]], "");
-    store.admit(&[elsewhere.clone()]);
+    store.admit(std::slice::from_ref(&elsewhere));
     assert!(
         store.ids().contains(&events[5].id()),
         "another relay's business"
     );
     let request = event(1, 62, 115, &[&["relay", "ALL_RELAYS"]], "");
-    store.admit(&[request.clone()]);
+    store.admit(std::slice::from_ref(&request));
     let ids = store.ids();
     assert!(events[..16].iter().all(|event| !ids.contains(&event.id())));
     assert!(events[16..].iter().all(|event| ids.contains(&event.id())));
@@ -265,7 +268,7 @@ fn ephemeral_events_reach_the_ring_and_never_the_disk() {
 fn protected_events_are_kept_and_served_but_not_shared() {
     let mut store = open();
     let note = event(1, 1, 100, &[&["-"]], "");
-    store.admit(&[note.clone()]);
+    store.admit(std::slice::from_ref(&note));
     assert_eq!(store.ids(), [note.id()]);
     assert!(
         store
@@ -327,7 +330,7 @@ fn an_older_version_does_not_come_back_because_the_newer_one_was_deleted() {
         }
         assert_eq!(store.ids(), [deletion.id()], "{order:?}");
         let newest = event(1, 0, 201, &[], "newest");
-        store.admit(&[newest.clone()]);
+        store.admit(std::slice::from_ref(&newest));
         assert!(store.ids().contains(&newest.id()), "a later one is welcome");
         store.assert_consistent();
     }
@@ -390,7 +393,7 @@ fn a_deletion_by_somebody_never_seen_before_is_remembered() {
 fn an_event_expires_in_the_second_its_tag_names_everywhere() {
     let mut store = open();
     let note = event(1, 1, 100, &[&["expiration", &(NOW + 1).to_string()]], "");
-    store.admit(&[note.clone()]);
+    store.admit(std::slice::from_ref(&note));
     let snapshot = store.store.snapshot().expect("readable");
     let record = snapshot
         .by_id(&note.id())

@@ -11,15 +11,15 @@ use nostr::event::{EventBuilder, FinalizeEvent, Kind, Tag};
 use nostr::key::{Keys, SecretKey};
 use nostr::types::Timestamp;
 
-pub const NOW: u64 = 1_700_000_000;
+pub(crate) const NOW: u64 = 1_700_000_000;
 
-pub fn keys(number: u8) -> Keys {
+pub(crate) fn keys(number: u8) -> Keys {
     let mut secret = [number; 32];
     secret[31] = 1;
     Keys::new(SecretKey::from_slice(&secret).expect("a small number is a secret key"))
 }
 
-pub fn event(
+pub(crate) fn event(
     author: u8,
     kind: u16,
     created_at: u64,
@@ -39,18 +39,18 @@ pub fn event(
         .expect("just signed")
 }
 
-pub struct TestStore {
-    pub store: Store,
-    pub writer: Writer,
-    pub folder: tempfile::TempDir,
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    pub(crate) writer: Writer,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// Time stands still: slices end by nothing but the receiver.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::new(Arc::new(|| Duration::ZERO))
 }
 
-pub fn open_with(options: Options) -> TestStore {
+pub(crate) fn open_with(options: Options) -> TestStore {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (store, writer) =
         constellation_eventstore::open(folder.path(), options).expect("a new store opens");
@@ -61,16 +61,16 @@ pub fn open_with(options: Options) -> TestStore {
     }
 }
 
-pub fn open() -> TestStore {
+pub(crate) fn open() -> TestStore {
     open_with(options())
 }
 
 impl TestStore {
-    pub fn admit(&mut self, events: &[VerifiedEvent]) -> Vec<Admission> {
+    pub(crate) fn admit(&mut self, events: &[VerifiedEvent]) -> Vec<Admission> {
         self.admit_at(events, NOW)
     }
 
-    pub fn admit_at(&mut self, events: &[VerifiedEvent], now: u64) -> Vec<Admission> {
+    pub(crate) fn admit_at(&mut self, events: &[VerifiedEvent], now: u64) -> Vec<Admission> {
         self.writer
             .transact(|transaction| {
                 let admissions = events
@@ -84,11 +84,11 @@ impl TestStore {
             .value
     }
 
-    pub fn reopen(self) -> Self {
+    pub(crate) fn reopen(self) -> Self {
         self.reopen_with(options())
     }
 
-    pub fn reopen_with(self, options: Options) -> Self {
+    pub(crate) fn reopen_with(self, options: Options) -> Self {
         let Self {
             store,
             writer,
@@ -104,11 +104,11 @@ impl TestStore {
         }
     }
 
-    pub fn ids(&self) -> Vec<[u8; 32]> {
+    pub(crate) fn ids(&self) -> Vec<[u8; 32]> {
         self.query("{}")
     }
 
-    pub fn query(&self, filter: &str) -> Vec<[u8; 32]> {
+    pub(crate) fn query(&self, filter: &str) -> Vec<[u8; 32]> {
         let filter = nostr::filter::Filter::from_json(filter).expect("a filter");
         query(
             &self.store,
@@ -118,14 +118,14 @@ impl TestStore {
         )
     }
 
-    pub fn assert_consistent(&self) {
+    pub(crate) fn assert_consistent(&self) {
         let report = constellation_eventstore::check(&self.store, true).expect("readable");
         assert!(report.is_consistent(), "{:#?}", report.problems);
     }
 }
 
 /// All results, in pieces of `per_slice`.
-pub fn query(
+pub(crate) fn query(
     store: &Store,
     filter: nostr::filter::Filter,
     readership: constellation_eventstore::Readership,

@@ -1,0 +1,196 @@
+//! Sets of ids held for negentropy sessions whose filter the store keeps no sums for, bounded over all connections.
+//!
+//! A [`Holding`] is filled, sealed and then read; it lets go of its ids when dropped. When there is no room for more,
+//! the holding that was used least recently loses its ids at once: its session learns so at its next message
+//! (NEG-ERR `closed:`). Worst case: `ids_max` ids of 40 bytes while they are collected, 72 once sealed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use constellation_reconcile::{Item, VecSet};
+
+/// The ids of a holding were given up to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("closed: the session's ids were given up to make room for others")]
+pub(super) struct Evicted;
+
+/// Where all holdings are counted.
+#[derive(Debug)]
+pub(super) struct Hoard {
+    ids_max: usize,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    total: usize,
+    ticks: u64,
+    next: u64,
+    accounts: HashMap<u64, Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    ids: usize,
+    used: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Collecting(Vec<Item>),
+    Sealed(Arc<VecSet>),
+    Evicted,
+}
+
+impl Hoard {
+    pub(super) fn new(ids_max: usize) -> Self {
+        Self {
+            ids_max,
+            ledger: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An empty holding.
+    pub(super) fn open(self: &Arc<Self>) -> Holding {
+        let mut ledger = self.lock();
+        let number = ledger.next;
+        ledger.next += 1;
+        ledger.ticks += 1;
+        let account = Account {
+            ids: 0,
+            used: ledger.ticks,
+            content: Content::Collecting(Vec::new()),
+        };
+        ledger.accounts.insert(number, account);
+        Holding {
+            hoard: Arc::clone(self),
+            number,
+        }
+    }
+}
+
+impl Ledger {
+    fn touch(&mut self, number: u64) -> Result<&mut Account, Evicted> {
+        self.ticks += 1;
+        let ticks = self.ticks;
+        let account = self.accounts.get_mut(&number).ok_or(Evicted)?;
+        account.used = ticks;
+        if matches!(account.content, Content::Evicted) {
+            return Err(Evicted);
+        }
+        Ok(account)
+    }
+
+    /// Gives up the least recently used ids until `more` fit; in the end those of whoever asks.
+    fn make_room(&mut self, more: usize, ids_max: usize) {
+        while self.total + more > ids_max {
+            let oldest = self
+                .accounts
+                .values_mut()
+                .filter(|account| !matches!(account.content, Content::Evicted))
+                .min_by_key(|account| account.used);
+            let Some(account) = oldest else { return };
+            self.total -= std::mem::take(&mut account.ids);
+            account.content = Content::Evicted;
+        }
+    }
+}
+
+/// The ids of one session.
+#[derive(Debug)]
+pub(super) struct Holding {
+    hoard: Arc<Hoard>,
+    number: u64,
+}
+
+impl Holding {
+    /// Adds ids, and says how many there are now.
+    pub(super) fn add(&self, items: Vec<Item>) -> Result<usize, Evicted> {
+        let mut ledger = self.hoard.lock();
+        ledger.touch(self.number)?;
+        ledger.make_room(items.len(), self.hoard.ids_max);
+        let account = ledger.touch(self.number)?;
+        let count = items.len();
+        account.ids += count;
+        let ids = account.ids;
+        if let Content::Collecting(collected) = &mut account.content {
+            collected.extend(items);
+        }
+        ledger.total += count;
+        Ok(ids)
+    }
+
+    /// Sorts what was collected. Takes a moment: not for the runtime's threads.
+    pub(super) fn seal(&self) -> Result<(), Evicted> {
+        let collected = match &mut self.hoard.lock().touch(self.number)?.content {
+            Content::Collecting(items) => std::mem::take(items),
+            Content::Sealed(_) | Content::Evicted => return Ok(()),
+        };
+        let set = Arc::new(VecSet::from_unsorted(collected));
+        self.hoard.lock().touch(self.number)?.content = Content::Sealed(set);
+        Ok(())
+    }
+
+    /// The sealed set.
+    pub(super) fn set(&self) -> Result<Arc<VecSet>, Evicted> {
+        match &self.hoard.lock().touch(self.number)?.content {
+            Content::Sealed(set) => Ok(Arc::clone(set)),
+            Content::Collecting(_) | Content::Evicted => Err(Evicted),
+        }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let mut ledger = self.hoard.lock();
+        if let Some(account) = ledger.accounts.remove(&self.number) {
+            ledger.total -= account.ids;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(count: u8) -> Vec<Item> {
+        let item = |id| Item {
+            timestamp: 7,
+            id: [id; 32],
+        };
+        (0..count).map(item).collect()
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room_and_all_is_returned_in_the_end() {
+        let hoard = Arc::new(Hoard::new(10));
+        let (first, second, third) = (hoard.open(), hoard.open(), hoard.open());
+        assert_eq!(first.add(items(4)), Ok(4));
+        assert_eq!(second.add(items(3)), Ok(3));
+        assert_eq!(
+            second.add(items(1)),
+            Ok(4),
+            "the same again is counted until it is sealed"
+        );
+        first.seal().unwrap();
+        assert_eq!(first.set().unwrap().items().len(), 4);
+        assert_eq!(third.add(items(5)), Ok(5));
+        assert_eq!(second.add(items(1)), Err(Evicted));
+        assert!(second.set().is_err());
+        assert!(first.set().is_ok(), "it was used after the second");
+        assert_eq!(
+            third.add(items(6)),
+            Err(Evicted),
+            "more than there is room for"
+        );
+        assert!(first.set().is_err());
+        drop((first, second, third));
+        assert_eq!(hoard.lock().total, 0);
+        assert!(hoard.lock().accounts.is_empty());
+    }
+}

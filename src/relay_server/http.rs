@@ -1,0 +1,258 @@
+//! The HTTP side of the relay's port: a WebSocket, the information document, or a page for browsers.
+//!
+//! Takes any byte stream and who is said to be at its other end; serves one request. Invariant: rights never grow
+//! here, they only shrink: what a proxy passes on, and what a foreign web page in a browser on this machine asks,
+//! does not count as loopback. Worst case before a conversation begins: 16 KiB of head, `REQUEST_DEADLINE`.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use url::{Host, Url};
+
+use super::bounds::HEAD_BYTES_MAX;
+use super::connection::{Visitor, converse};
+use super::context::{ConnectionEnd, RelayContext, RemoteParty};
+use super::options::RelayOptions;
+use super::outbox::{BytesSent, CountedStream};
+use super::{information, page};
+use crate::limits::REQUEST_DEADLINE;
+use crate::protocol::SocketLimits;
+use crate::protocol::websocket::{PendingSocket, STATION_HEADER, accept, is_upgrade};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The conversation that an upgrade leads to.
+type Upgrade = Arc<Mutex<Option<(PendingSocket, Visitor)>>>;
+
+/// Serves one connection until it ends, and says why it did.
+///
+/// Cancel safe in that dropping it closes the connection; events already taken are still stored.
+pub async fn serve_connection<S>(
+    stream: S,
+    party: RemoteParty,
+    context: Arc<RelayContext>,
+) -> ConnectionEnd
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let _counted = context.enter();
+    let sent = BytesSent::default();
+    let upgrade = Upgrade::default();
+    let service = service_fn(|request| {
+        let (party, context) = (party.clone(), Arc::clone(&context));
+        let upgrade = Arc::clone(&upgrade);
+        async move { Ok::<_, Infallible>(answer(request, party, &context, &upgrade).await) }
+    });
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_DEADLINE)
+        .max_buf_size(HEAD_BYTES_MAX);
+    let io = TokioIo::new(CountedStream::new(stream, sent.clone()));
+    let exchange = server.serve_connection(io, service).with_upgrades();
+    match timeout(REQUEST_DEADLINE, Box::pin(exchange)).await {
+        Err(_) => return ConnectionEnd::RequestTimeout,
+        Ok(Err(error)) => return ConnectionEnd::Handshake(error.to_string()),
+        Ok(Ok(())) => {}
+    }
+    let upgraded = upgrade
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some((socket, visitor)) = upgraded else {
+        return ConnectionEnd::Answered;
+    };
+    match timeout(REQUEST_DEADLINE, socket.open()).await {
+        Err(_) => ConnectionEnd::RequestTimeout,
+        Ok(Err(error)) => ConnectionEnd::Handshake(error.to_string()),
+        Ok(Ok(socket)) => Box::pin(converse(socket, visitor, context, sent)).await,
+    }
+}
+
+async fn answer<B>(
+    request: Request<B>,
+    party: RemoteParty,
+    context: &RelayContext,
+    upgrade: &Upgrade,
+) -> Response<Full<Bytes>> {
+    let options = context.options();
+    let headers = request.headers();
+    if is_upgrade(headers) {
+        let visitor = visitor(party, headers, &options);
+        return match accept(request, SocketLimits::default()) {
+            Ok((response, socket)) => {
+                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket, visitor));
+                response.map(|_| Full::default())
+            }
+            Err(error) => plain(StatusCode::BAD_REQUEST, error.to_string()),
+        };
+    }
+    let wants_information = headers.get_all(ACCEPT).iter().any(|accept| {
+        accept
+            .to_str()
+            .is_ok_and(|accept| accept.contains("application/nostr+json"))
+    });
+    match *request.method() {
+        Method::OPTIONS => respond(StatusCode::NO_CONTENT, "text/plain", String::new()),
+        Method::GET | Method::HEAD if wants_information => respond(
+            StatusCode::OK,
+            "application/nostr+json",
+            information::document(&options, context.peer_id.as_deref()),
+        ),
+        Method::GET | Method::HEAD if request.uri().path() == "/" => {
+            let counted = context.read(|store| store.snapshot()?.event_count()).await;
+            let page = page::render(&options, counted.ok());
+            respond(StatusCode::OK, "text/html; charset=utf-8", page)
+        }
+        Method::GET | Method::HEAD => plain(StatusCode::NOT_FOUND, "not here".to_owned()),
+        _ => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET".to_owned());
+            let allowed = HeaderValue::from_static("GET, HEAD, OPTIONS");
+            response.headers_mut().insert(ALLOW, allowed);
+            response
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", text)
+}
+
+/// Any answer: open to all origins (NIP-11), and the last of its connection.
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CONNECTION, "close"),
+        (VARY, "Accept"),
+        (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn visitor(mut party: RemoteParty, headers: &HeaderMap, options: &RelayOptions) -> Visitor {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let passed_on = [X_FORWARDED_FOR, X_REAL_IP, FORWARDED]
+        .iter()
+        .any(|name| headers.contains_key(name));
+    if passed_on || !options.trust_loopback || text(ORIGIN).is_some_and(is_foreign_origin) {
+        party.loopback = false;
+    }
+    let behind_trusted = party.address.is_some_and(|address| {
+        options
+            .trusted_proxies
+            .contains(&address.ip().to_canonical())
+    });
+    if behind_trusted
+        && let Some(client) = text(X_FORWARDED_FOR)
+            .and_then(|chain| chain.rsplit(',').next())
+            .and_then(|client| client.trim().parse::<IpAddr>().ok())
+    {
+        party.address = Some((client, 0).into());
+    }
+    Visitor {
+        is_station: text(STATION_HEADER) == Some("1"),
+        host: text(HOST).map(str::to_owned),
+        party,
+    }
+}
+
+/// Whether a browser says that the page which connects comes from somewhere else than this machine.
+fn is_foreign_origin(origin: &str) -> bool {
+    let host = Url::parse(origin).ok();
+    !match host.as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_loopback(options: &RelayOptions, headers: &[(&'static str, &'static str)]) -> bool {
+        let party = RemoteParty::of_tcp("127.0.0.1:5".parse().unwrap(), None);
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect();
+        visitor(party, &headers, options).party.loopback
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_by_way_of_this_machine_is_not_loopback() {
+        let options = RelayOptions::default();
+        assert!(is_loopback(&options, &[]));
+        for origin in [
+            "http://localhost:8080",
+            "http://127.0.0.1",
+            "http://[::1]:3000",
+        ] {
+            assert!(is_loopback(&options, &[("origin", origin)]), "{origin}");
+        }
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost.evil.example",
+        ] {
+            assert!(!is_loopback(&options, &[("origin", origin)]), "{origin}");
+        }
+        assert!(!is_loopback(&options, &[("x-forwarded-for", "127.0.0.1")]));
+        assert!(!is_loopback(&options, &[("forwarded", "for=192.0.2.1")]));
+        let wary = RelayOptions {
+            trust_loopback: false,
+            ..options
+        };
+        assert!(!is_loopback(&wary, &[]));
+    }
+
+    #[test]
+    fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
+        let named = |proxies: &[IpAddr]| {
+            let options = RelayOptions {
+                trusted_proxies: proxies.to_vec(),
+                ..RelayOptions::default()
+            };
+            let party = RemoteParty::of_tcp("192.0.2.1:5".parse().unwrap(), None);
+            let forged = HeaderValue::from_static("127.0.0.1, 198.51.100.7");
+            let headers = [(X_FORWARDED_FOR, forged)].into_iter().collect();
+            let party = visitor(party, &headers, &options).party;
+            assert!(!party.loopback);
+            party.address.unwrap().ip().to_string()
+        };
+        assert_eq!(named(&["192.0.2.1".parse().unwrap()]), "198.51.100.7");
+        assert_eq!(named(&[]), "192.0.2.1");
+    }
+}

@@ -1,0 +1,200 @@
+//! What the operator may set: section `[relay]` of the configuration.
+//!
+//! Takes TOML (or any serde format); gives [`RelayOptions`], with a default for every key. Unknown keys and values
+//! that make no sense are errors, never ignored. Everything but `listen` and `connections_max` may change while the
+//! relay runs: connections look at the current options at each message.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use constellation_event::EventLimits;
+use nostr::key::PublicKey;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+
+use crate::limits::{CONNECTIONS_MAX, FILTERS_MAX, NEG_SESSIONS_MAX, SUBSCRIPTIONS_MAX};
+
+/// The relay's options.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayOptions {
+    /// Address and port to listen on. A change takes effect at the next start.
+    pub listen: SocketAddr,
+    /// The relay's name, as clients show it.
+    pub name: String,
+    /// What it is, in a sentence.
+    pub description: String,
+    /// How to reach its operator: `mailto:…` or another address.
+    pub contact: Option<String>,
+    /// The operator's public key: `npub…` or 64 hex digits.
+    #[serde(deserialize_with = "optional_key")]
+    pub pubkey: Option<PublicKey>,
+    /// Addresses by which clients know this relay (`wss://relay.example.org`). Authentication (NIP-42) from elsewhere
+    /// than this machine and requests to vanish (NIP-62) must name one of them.
+    pub own_urls: Vec<String>,
+    /// Who may write, besides clients on this machine and admitted stations: `"loopback"` (nobody else), `"scope"`
+    /// (the authors and kinds that this station shares), `"anyone"`, or a list of public keys.
+    pub write: WritePolicy,
+    /// Whether connections from this machine have all rights. Set it to false behind a proxy on this machine that
+    /// adds no `X-Forwarded-For`; those that do are recognised.
+    pub trust_loopback: bool,
+    /// Proxies whose `X-Forwarded-For` is believed to name the client.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Connections at a time. A change takes effect at the next start.
+    pub connections_max: usize,
+    /// Subscriptions of one connection.
+    pub subscriptions_max: usize,
+    /// Filters of one request.
+    pub filters_max: usize,
+    /// Negentropy sessions of one connection.
+    pub negentropy_sessions_max: usize,
+    /// Bytes of an event's JSON.
+    pub event_bytes_max: usize,
+    /// Tags of an event.
+    pub event_tags_max: usize,
+    /// Events that one connection may publish in a minute; this machine and admitted stations are exempt.
+    pub events_per_minute: u32,
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        let event = EventLimits::default();
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7777),
+            name: "constellation".to_owned(),
+            description: "A station that keeps its relay equal with those of its constellation."
+                .to_owned(),
+            contact: None,
+            pubkey: None,
+            own_urls: Vec::new(),
+            write: WritePolicy::Loopback,
+            trust_loopback: true,
+            trusted_proxies: Vec::new(),
+            connections_max: CONNECTIONS_MAX,
+            subscriptions_max: SUBSCRIPTIONS_MAX,
+            filters_max: FILTERS_MAX,
+            negentropy_sessions_max: NEG_SESSIONS_MAX,
+            event_bytes_max: event.bytes_max,
+            event_tags_max: event.tags_max,
+            events_per_minute: 600,
+        }
+    }
+}
+
+impl RelayOptions {
+    /// How large an event may be.
+    pub fn event_limits(&self) -> EventLimits {
+        EventLimits {
+            bytes_max: self.event_bytes_max,
+            tags_max: self.event_tags_max,
+        }
+    }
+}
+
+/// Who may write, besides clients on this machine (anything) and admitted stations (what is in scope).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WritePolicy {
+    /// Nobody else.
+    Loopback,
+    /// The authors of the scope, about its kinds; where the scope has all authors, anyone about its kinds.
+    Scope,
+    /// Anyone, about anything.
+    Anyone,
+    /// These authors, about anything.
+    Authors(Arc<HashSet<[u8; 32]>>),
+}
+
+impl<'de> Deserialize<'de> for WritePolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PolicyVisitor)
+    }
+}
+
+struct PolicyVisitor;
+
+impl<'de> Visitor<'de> for PolicyVisitor {
+    type Value = WritePolicy;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("\"loopback\", \"scope\", \"anyone\" or a list of public keys (npub or hex)")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<WritePolicy, E> {
+        match word {
+            "loopback" => Ok(WritePolicy::Loopback),
+            "scope" => Ok(WritePolicy::Scope),
+            "anyone" => Ok(WritePolicy::Anyone),
+            other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut keys: A) -> Result<WritePolicy, A::Error> {
+        let mut authors = HashSet::new();
+        while let Some(key) = keys.next_element::<String>()? {
+            authors.insert(parse_key(&key)?.to_bytes());
+        }
+        Ok(WritePolicy::Authors(Arc::new(authors)))
+    }
+}
+
+fn parse_key<E: Error>(text: &str) -> Result<PublicKey, E> {
+    PublicKey::parse(text).map_err(|_| {
+        E::invalid_value(
+            serde::de::Unexpected::Str(text),
+            &"a public key as npub or 64 hex digits",
+        )
+    })
+}
+
+fn optional_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PublicKey>, D::Error> {
+    Option::<String>::deserialize(deserializer)?
+        .map(|text| parse_key(&text))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<RelayOptions, toml::de::Error> {
+        toml::from_str(toml)
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        let options = read("").unwrap();
+        assert_eq!(options, RelayOptions::default());
+        assert_eq!(options.listen.to_string(), "127.0.0.1:7777");
+        assert_eq!(options.write, WritePolicy::Loopback);
+    }
+
+    #[test]
+    fn who_may_write_is_a_word_or_a_list_of_keys() {
+        assert_eq!(read("write = 'scope'").unwrap().write, WritePolicy::Scope);
+        assert_eq!(read("write = 'anyone'").unwrap().write, WritePolicy::Anyone);
+        let npub = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg";
+        let hex = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
+        let policy = read(&format!("write = ['{npub}', '{hex}']")).unwrap().write;
+        let key = PublicKey::parse(hex).unwrap().to_bytes();
+        assert_eq!(policy, WritePolicy::Authors(Arc::new(HashSet::from([key]))));
+        assert_eq!(
+            read(&format!("pubkey = '{npub}'")).unwrap().pubkey,
+            Some(PublicKey::parse(hex).unwrap())
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for toml in [
+            "write = 'everybody'",
+            "write = ['npub1nonsense']",
+            "write = 7",
+            "listne = '127.0.0.1:1'",
+            "listen = 'here'",
+            "pubkey = 'me'",
+        ] {
+            assert!(read(toml).is_err(), "{toml}");
+        }
+    }
+}

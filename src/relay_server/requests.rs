@@ -1,0 +1,268 @@
+//! What a client's requests start, and what is done with what was read for them.
+//!
+//! Takes REQ, COUNT, CLOSE and the NEG messages; gives jobs, and frames when slices come back. Checks rights and
+//! bounds before anything is started. Invariant: an outcome counts only while the subscription or session that it
+//! was read for is the one that is open, so nothing is sent after CLOSE or for what was replaced.
+
+use std::sync::Arc;
+
+use constellation_reconcile::FrameLimit;
+use nostr::filter::Filter;
+
+use super::bounds::FILTER_BYTES_MAX;
+use super::connection::{Connection, SessionSlot};
+use super::context::ReadError;
+use super::counting::{CountRequest, CountTicket};
+use super::jobs::{Job, Outcome, Task};
+use super::live::{LiveScan, LiveSlice};
+use super::matching::asks_only_private;
+use super::negotiation::{Session, SessionError};
+use super::stored::{StoredRequest, StoredSlice};
+use super::subscriptions::Subscription;
+use crate::limits::{FRAME_BYTES_OTHER, FRAME_BYTES_STATION};
+use crate::protocol::ReasonPrefix;
+use crate::protocol::relay_message::{
+    encode_closed, encode_count, encode_end_of_stored, encode_neg_error, encode_neg_message,
+};
+
+impl Connection {
+    /// REQ
+    pub(super) fn request(&mut self, name: String, filters: Vec<Filter>, bytes: usize) {
+        self.end_subscription(&name);
+        let open = self.subscriptions.len();
+        if let Err(reason) = self.may_ask(&filters, bytes).and_then(|()| {
+            if open < self.context.options().subscriptions_max {
+                Ok(())
+            } else {
+                Err(ReasonPrefix::Blocked.with("too many subscriptions"))
+            }
+        }) {
+            return self.say(encode_closed(&name, &reason));
+        }
+        let subscription = Arc::new(Subscription {
+            serial: self.serial(),
+            name,
+            filters,
+            bytes,
+        });
+        self.subscriptions.insert(Arc::clone(&subscription));
+        let readership = self.authentication.readership().clone();
+        let request = StoredRequest::new(subscription, readership);
+        self.jobs.push(Job::Stored(Box::new(request)));
+    }
+
+    /// COUNT
+    pub(super) fn count(&mut self, name: String, filters: Vec<Filter>, bytes: usize) {
+        if let Err(reason) = self.may_ask(&filters, bytes).and_then(|()| {
+            if self.counts.0 < self.context.options().subscriptions_max {
+                Ok(())
+            } else {
+                Err(ReasonPrefix::Blocked.with("too many counts at a time"))
+            }
+        }) {
+            return self.say(encode_closed(&name, &reason));
+        }
+        self.counts = (self.counts.0 + 1, self.counts.1 + bytes);
+        let readership = self.authentication.readership().clone();
+        let request = CountRequest::new(CountTicket { name, bytes }, filters, readership);
+        self.jobs.push(Job::Count(Box::new(request)));
+    }
+
+    /// Rights and bounds of anything that has filters.
+    fn may_ask(&self, filters: &[Filter], bytes: usize) -> Result<(), String> {
+        if filters.iter().any(|filter| filter.search.is_some()) {
+            return Err(ReasonPrefix::Unsupported.with("search"));
+        }
+        if filters.iter().any(asks_only_private) && !self.authentication.may_ask_for_private() {
+            return Err(ReasonPrefix::AuthRequired.with("direct messages are for those involved"));
+        }
+        if self.subscriptions.bytes() + self.counts.1 + bytes > FILTER_BYTES_MAX {
+            return Err(ReasonPrefix::Blocked.with("the filters of all requests are too large"));
+        }
+        Ok(())
+    }
+
+    /// CLOSE, or a REQ of the same name.
+    pub(super) fn end_subscription(&mut self, name: &str) {
+        if let Some(serial) = self.subscriptions.remove(name) {
+            self.jobs.forget(serial);
+        }
+    }
+
+    /// NEG-OPEN
+    pub(super) fn open_session(&mut self, name: String, filter: Filter, message: Vec<u8>) {
+        self.end_session(&name);
+        let refusal = if self.sessions.len() >= self.context.options().negentropy_sessions_max {
+            Err(ReasonPrefix::Blocked.with("too many negentropy sessions"))
+        } else {
+            self.may_ask(std::slice::from_ref(&filter), 0)
+        };
+        if let Err(reason) = refusal {
+            return self.say(encode_neg_error(&name, &reason, None));
+        }
+        let frame_bytes = if self.visitor.is_station {
+            FRAME_BYTES_STATION
+        } else {
+            FRAME_BYTES_OTHER
+        };
+        let limit = FrameLimit::new(frame_bytes).expect("both are far above the minimum");
+        let serial = self.serial();
+        let session = Session::open(
+            serial,
+            filter,
+            (name.clone(), message),
+            limit,
+            self.authentication.readership().clone(),
+            &self.context,
+        );
+        self.sessions.insert(name, SessionSlot::Busy(serial));
+        self.jobs.push(Job::Negotiate(Box::new(session)));
+    }
+
+    /// NEG-MSG
+    pub(super) fn continue_session(&mut self, name: String, message: Vec<u8>) {
+        match self.sessions.remove(&name) {
+            None => {
+                let reason = ReasonPrefix::Closed.with("unknown subscription handle");
+                self.say(encode_neg_error(&name, &reason, None));
+            }
+            Some(SessionSlot::Busy(serial)) => {
+                self.jobs.forget(serial);
+                let reason = ReasonPrefix::Invalid.with("a message before the answer to the last");
+                self.say(encode_neg_error(&name, &reason, None));
+            }
+            Some(SessionSlot::Idle(mut session)) => {
+                session.receive(message);
+                self.sessions
+                    .insert(name, SessionSlot::Busy(session.serial));
+                self.jobs.push(Job::Negotiate(session));
+            }
+        }
+    }
+
+    /// NEG-CLOSE, or a NEG-OPEN of the same name.
+    pub(super) fn end_session(&mut self, name: &str) {
+        if let Some(SessionSlot::Busy(serial)) = self.sessions.remove(name) {
+            self.jobs.forget(serial);
+        }
+    }
+
+    /// Something may be new for those that listen.
+    pub(super) fn look_for_news(&mut self) {
+        if self.subscriptions.is_anyone_listening() {
+            self.jobs.push(Job::Live);
+        }
+    }
+
+    /// What to read next, if there is anything.
+    pub(super) fn next_task(&mut self) -> Option<super::connection::Reading> {
+        let task = match self.jobs.pop()? {
+            Job::Stored(request) => Task::Stored(request),
+            Job::Count(request) => Task::Count(request),
+            Job::Negotiate(session) => Task::Negotiate(session),
+            Job::Live => Task::Live(LiveScan {
+                listeners: self.subscriptions.listeners(),
+                readership: self.authentication.readership().clone(),
+            }),
+        };
+        Some(Box::pin(task.advance(Arc::clone(&self.context))))
+    }
+
+    /// Sends what a slice brought, and puts what is not done back into the line.
+    pub(super) fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Stored(request, slice) => self.take_stored(request, slice),
+            Outcome::StoredFailed(subscription, error) => self.fail(&subscription, &error),
+            Outcome::Counted(request, None) => self.jobs.push(Job::Count(request)),
+            Outcome::Counted(request, Some(count)) => {
+                self.end_count(&request.ticket);
+                self.say(encode_count(&request.ticket.name, count));
+            }
+            Outcome::CountFailed(ticket, error) => {
+                self.end_count(&ticket);
+                self.say(encode_closed(&ticket.name, &unreadable(&error)));
+            }
+            Outcome::Negotiated(session, answer) => self.take_negotiated(session, answer),
+            Outcome::Live(scan, slice) => self.take_live(&scan, slice),
+            Outcome::LiveFailed(listeners, error) => {
+                for subscription in listeners {
+                    self.fail(&subscription, &error);
+                }
+            }
+        }
+    }
+
+    fn take_stored(&mut self, request: Box<StoredRequest>, slice: StoredSlice) {
+        if !self.subscriptions.is_open(&request.subscription) {
+            return;
+        }
+        for frame in slice.frames {
+            self.outbox.push(frame);
+        }
+        if slice.done {
+            self.say(encode_end_of_stored(&request.subscription.name));
+            self.subscriptions
+                .listen(&request.subscription, request.position());
+            self.look_for_news();
+        } else {
+            self.jobs.push(Job::Stored(request));
+        }
+    }
+
+    fn take_live(&mut self, scan: &LiveScan, slice: LiveSlice) {
+        for (index, frame) in slice.frames {
+            if self.subscriptions.is_open(&scan.listeners[index].0) {
+                self.outbox.push(frame);
+            }
+        }
+        for (subscription, _) in &scan.listeners {
+            self.subscriptions.told(subscription, slice.reached);
+        }
+        if !slice.finished {
+            self.look_for_news();
+        }
+    }
+
+    fn take_negotiated(
+        &mut self,
+        session: Box<Session>,
+        answer: Result<Option<Vec<u8>>, SessionError>,
+    ) {
+        let current = matches!(
+            self.sessions.get(&session.name),
+            Some(SessionSlot::Busy(serial)) if *serial == session.serial
+        );
+        if !current {
+            return;
+        }
+        match answer {
+            Ok(None) => self.jobs.push(Job::Negotiate(session)),
+            Ok(Some(message)) => {
+                self.say(encode_neg_message(&session.name, &message));
+                self.sessions
+                    .insert(session.name.clone(), SessionSlot::Idle(session));
+            }
+            Err(error) => {
+                self.sessions.remove(&session.name);
+                self.say(encode_neg_error(&session.name, &error.reason, error.cap));
+            }
+        }
+    }
+
+    fn end_count(&mut self, ticket: &CountTicket) {
+        self.counts = (self.counts.0 - 1, self.counts.1 - ticket.bytes);
+    }
+
+    /// A subscription that cannot be answered is closed rather than left with a gap.
+    fn fail(&mut self, subscription: &Subscription, error: &ReadError) {
+        if self.subscriptions.is_open(subscription) {
+            self.end_subscription(&subscription.name);
+            self.say(encode_closed(&subscription.name, &unreadable(error)));
+        }
+    }
+}
+
+fn unreadable(error: &ReadError) -> String {
+    tracing::warn!(%error, "cannot answer a request");
+    ReasonPrefix::Error.with("the store cannot be read")
+}
