@@ -84,7 +84,9 @@ impl TaskGroup {
         if self.token.is_cancelled() || self.tracker.is_closed() {
             return Err(GroupFull);
         }
-        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| GroupFull)?;
+        let permit = Arc::clone(&self.room)
+            .try_acquire_owned()
+            .map_err(|_| GroupFull)?;
         self.tracker.spawn(async move {
             let _permit = permit;
             future.await;

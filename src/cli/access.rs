@@ -1,6 +1,7 @@
 //! Reaching the station's data: through the process that has it open, or by opening it here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::arguments::Global;
 use super::exit::Failure;
@@ -8,6 +9,10 @@ use crate::config::Config;
 use crate::control::ControlClient;
 use crate::daemon::{DataDirectory, Station, StationError};
 use crate::time::Clock;
+
+/// How long the process that holds the data directory may take to answer, or to let go.
+const HOLDER_DEADLINE: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Who does the work.
 pub(super) enum Access {
@@ -46,26 +51,65 @@ impl Global {
     pub(super) async fn access(&self) -> Result<Access, Failure> {
         let config = self.load_config()?;
         let directory = self.data_directory()?;
-        match Station::open(directory.clone(), &config, Clock::system()).await {
-            Ok(station) => Ok(Access::Own(Box::new(station))),
-            Err(StationError::InUse(_)) => {
-                Ok(Access::Running(ControlClient::new(&directory.control_socket())))
+        let client = ControlClient::new(&directory.control_socket());
+        let clock = Clock::system();
+        let started = clock.monotonic();
+        loop {
+            match Station::open(directory.clone(), &config, clock.clone()).await {
+                Ok(station) => return Ok(Access::Own(Box::new(station))),
+                Err(StationError::InUse(_)) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
+            match client.status().await {
+                Ok(_) => return Ok(Access::Running(client)),
+                // It may be about to open its socket, or about to let go of the lock.
+                Err(error) if clock.monotonic().saturating_sub(started) > HOLDER_DEADLINE => {
+                    return Err(error.into());
+                }
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Opens the station to run it. A command that holds the data directory for a moment is waited for; another
+    /// running station is not.
+    pub(super) async fn open_to_run(&self, config: &Config) -> Result<Station, Failure> {
+        let directory = self.data_directory()?;
+        let client = ControlClient::new(&directory.control_socket());
+        let clock = Clock::system();
+        let started = clock.monotonic();
+        loop {
+            let error = match Station::open(directory.clone(), config, clock.clone()).await {
+                Ok(station) => return Ok(station),
+                Err(error @ StationError::InUse(_)) => error,
+                Err(error) => return Err(error.into()),
+            };
+            if client.status().await.is_ok_and(|status| status.running) {
+                return Err(Failure::local(format!(
+                    "{error}: the station is running already"
+                )));
+            }
+            if clock.monotonic().saturating_sub(started) > HOLDER_DEADLINE {
+                return Err(error.into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
 
 /// The environment as text; what is no text cannot be meant for us.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    })
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn base_folder(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
-    let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let named = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     named
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home)))
-        .ok_or_else(|| Failure::usage("neither HOME nor XDG_DATA_HOME is set: name --data and --config"))
+        .ok_or_else(|| {
+            Failure::usage("neither HOME nor XDG_DATA_HOME is set: name --data and --config")
+        })
 }

@@ -9,7 +9,13 @@ use crate::sync::KindsSpec;
 
 /// Keeps a group of Nostr relays equal.
 #[derive(Debug, Parser)]
-#[command(name = "constellation", version, about, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "constellation",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) global: Global,
@@ -203,7 +209,9 @@ mod tests {
             ["constellation", "sync", "--authors", "n2"],
             ["constellation", "sync", "--peer", "/p2p/12D3KooW"],
         ] {
-            let error = Arguments::try_parse_from(words).expect_err("refused").to_string();
+            let error = Arguments::try_parse_from(words)
+                .expect_err("refused")
+                .to_string();
             assert!(error.contains("not built yet"), "{error}");
         }
     }

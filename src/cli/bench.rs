@@ -43,15 +43,23 @@ struct Figures {
 
 pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let clock = Clock::system();
-    let folder = tempfile::Builder::new().prefix("constellation-bench-").tempdir()?;
+    let folder = tempfile::Builder::new()
+        .prefix("constellation-bench-")
+        .tempdir()?;
     let input = folder.path().join("events.jsonl");
     if !arguments.json {
-        println!("Signing {} events …", thousands(u64::from(arguments.events)));
+        println!(
+            "Signing {} events …",
+            thousands(u64::from(arguments.events))
+        );
     }
     let event_bytes = make_input(&input, arguments.events, &clock).await?;
     let figures = measure(folder.path(), &input, &arguments, event_bytes, &clock).await?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&figures).map_err(Failure::local)?);
+        println!(
+            "{}",
+            serde_json::to_string(&figures).map_err(Failure::local)?
+        );
     } else {
         print!("{}", as_table(&figures));
     }
@@ -85,7 +93,10 @@ async fn measure(
     let events = u64::from(arguments.events);
     let (full, empty) = (folder.join("full"), folder.join("empty"));
     let config = folder.join("constellation.toml");
-    std::fs::write(&config, "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n")?;
+    std::fs::write(
+        &config,
+        "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n",
+    )?;
 
     let started = clock.monotonic();
     let stdin = std::fs::File::open(input)?;
@@ -97,8 +108,11 @@ async fn measure(
     let status = wait_for_relay(&full, &config, clock).await?;
     let relay = status.relay.clone().unwrap_or_default();
     let words = ["sync", "--json", "--kinds", "all", "--peer", &relay];
-    let (cold, serving_peak) =
-        beside(&serving, finish(start(&empty, &config, &words, Stdio::null())?)).await;
+    let (cold, serving_peak) = beside(
+        &serving,
+        finish(start(&empty, &config, &words, Stdio::null())?),
+    )
+    .await;
     let cold = cold?;
     let equal = finish(start(&empty, &config, &words, Stdio::null())?).await?;
     end(&mut serving).await?;
@@ -106,7 +120,10 @@ async fn measure(
     let (cold_run, equal_run) = (report(&cold)?, report(&equal)?);
     for run in [&cold_run, &equal_run] {
         if run.outcome != Outcome::Converged {
-            return Err(Failure::local(format!("an exchange ended as {}", run.outcome)));
+            return Err(Failure::local(format!(
+                "an exchange ended as {}",
+                run.outcome
+            )));
         }
     }
     Ok(Figures {
@@ -149,7 +166,10 @@ struct Finished {
 
 /// Waits for a child, looking at its memory meanwhile.
 async fn finish(mut child: Child) -> Result<Finished, Failure> {
-    let mut stdout = child.stdout.take().ok_or_else(|| Failure::local("no output"))?;
+    let mut stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| Failure::local("no output"))?;
     let mut output = Vec::new();
     let mut anonymous = 0;
     let reading = tokio::io::AsyncReadExt::read_to_end(&mut stdout, &mut output);
@@ -164,7 +184,9 @@ async fn finish(mut child: Child) -> Result<Finished, Failure> {
     }
     let status = child.wait().await?;
     if !status.success() {
-        return Err(Failure::local(format!("a measured command ended with {status}")));
+        return Err(Failure::local(format!(
+            "a measured command ended with {status}"
+        )));
     }
     Ok(Finished { output, anonymous })
 }
@@ -186,7 +208,9 @@ async fn beside<T>(child: &Child, work: impl Future<Output = T>) -> (T, u64) {
 /// Private memory that is no file's, from the kernel's account; `None` when the process is gone.
 fn anonymous_bytes(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()?)).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1_024)
 }
@@ -248,7 +272,13 @@ fn as_table(figures: &Figures) -> String {
         ]
     };
     let rows = [
-        vec!["".into(), "time".into(), "events".into(), "on the wire".into(), "anonymous memory".into()],
+        vec![
+            "".into(),
+            "time".into(),
+            "events".into(),
+            "on the wire".into(),
+            "anonymous memory".into(),
+        ],
         row(
             "import, verified",
             figures.import_ms,

@@ -33,7 +33,9 @@ struct DemoStation {
 }
 
 pub(super) async fn demo(arguments: DemoArguments) -> Result<Exit, Failure> {
-    let folder = tempfile::Builder::new().prefix("constellation-demo-").tempdir()?;
+    let folder = tempfile::Builder::new()
+        .prefix("constellation-demo-")
+        .tempdir()?;
     let clock = Clock::system();
     let inputs = match &arguments.events {
         Some(file) => from_file(file, usize::from(arguments.stations))?,
@@ -58,8 +60,14 @@ async fn start(folder: &Path, number: u8, clock: &Clock) -> Result<DemoStation, 
     let directory = DataDirectory::at(folder.join(format!("station-{number}")));
     let station = Station::open(directory, &config, clock.clone()).await?;
     let relay = station.start_relay(&config)?;
-    let address = format!("ws://{}", relay.address()).parse().map_err(Failure::local)?;
-    Ok(DemoStation { name, station, address })
+    let address = format!("ws://{}", relay.address())
+        .parse()
+        .map_err(Failure::local)?;
+    Ok(DemoStation {
+        name,
+        station,
+        address,
+    })
 }
 
 async fn show(
@@ -100,7 +108,11 @@ async fn show(
         }
         tokio::signal::ctrl_c().await?;
     }
-    Ok(if equal && converged { Exit::Done } else { Exit::Partial })
+    Ok(if equal && converged {
+        Exit::Done
+    } else {
+        Exit::Partial
+    })
 }
 
 /// One run of one station with all the others.
@@ -128,7 +140,11 @@ async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<bool, Fa
         thousands(report.totals.uploaded),
         seconds(report.duration_ms)
     );
-    for peer in report.peers.iter().filter(|peer| peer.outcome != Outcome::Converged) {
+    for peer in report
+        .peers
+        .iter()
+        .filter(|peer| peer.outcome != Outcome::Converged)
+    {
         println!("  {}: {} {:?}", peer.address, peer.outcome, peer.error);
     }
     Ok(report.outcome == Outcome::Converged)
@@ -154,7 +170,9 @@ async fn overview(stations: &[DemoStation]) -> Result<String, Failure> {
 async fn exported(station: &DemoStation) -> Result<BTreeSet<String>, Failure> {
     let now = station.station.clock().unix_seconds();
     let store = station.station.ingest().store();
-    let mut export = Export::begin(store, Filter::new(), now).await.map_err(Failure::local)?;
+    let mut export = Export::begin(store, Filter::new(), now)
+        .await
+        .map_err(Failure::local)?;
     let mut events = BTreeSet::new();
     while let Some(lines) = export.next().await.map_err(Failure::local)? {
         let lines = String::from_utf8(lines).map_err(Failure::local)?;
@@ -167,7 +185,9 @@ fn fingerprint(station: &DemoStation) -> Result<Fingerprint, Failure> {
     let store = station.station.ingest().store();
     let snapshot = store.snapshot().map_err(Failure::local)?;
     let set = StoredSet::new(&snapshot, &SetScope::everything());
-    let summary = set.summary(&Bound::MIN, &Bound::INFINITY).map_err(Failure::local)?;
+    let summary = set
+        .summary(&Bound::MIN, &Bound::INFINITY)
+        .map_err(Failure::local)?;
     Ok(summary.fingerprint())
 }
 
@@ -193,7 +213,11 @@ fn from_file(file: &Path, stations: usize) -> Result<Vec<Vec<String>>, Failure> 
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
     let mut inputs = vec![Vec::new(); stations];
-    for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+    for (number, line) in text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .enumerate()
+    {
         inputs[number % stations].push(line.to_owned());
     }
     Ok(inputs)
@@ -202,8 +226,12 @@ fn from_file(file: &Path, stations: usize) -> Result<Vec<Vec<String>>, Failure> 
 async fn made_up(clock: &Clock, stations: usize) -> Result<Vec<Vec<String>>, Failure> {
     let now = clock.unix_seconds();
     let sample = tokio::task::spawn_blocking(move || social(&mut rand::rng(), now, NOTES));
-    let SocialSample { spread, common, replaced, deleted } =
-        sample.await.map_err(Failure::local)?;
+    let SocialSample {
+        spread,
+        common,
+        replaced,
+        deleted,
+    } = sample.await.map_err(Failure::local)?;
     println!(
         "Made {} events: {} for all stations, {} replaced, {} deleted, the rest spread.",
         thousands((spread.len() + common.len() + 2 * (replaced.len() + deleted.len())) as u64),

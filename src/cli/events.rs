@@ -17,7 +17,9 @@ const LINES_SHOWN: usize = 20;
 pub(super) async fn import(global: &Global, arguments: &JsonArguments) -> Result<Exit, Failure> {
     let report = match global.access().await? {
         Access::Running(station) => {
-            station.import(ReaderStream::with_capacity(tokio::io::stdin(), 1 << 18)).await?
+            station
+                .import(ReaderStream::with_capacity(tokio::io::stdin(), 1 << 18))
+                .await?
         }
         Access::Own(station) => {
             let mut input = tokio::io::BufReader::with_capacity(1 << 18, tokio::io::stdin());
@@ -34,11 +36,18 @@ pub(super) async fn import(global: &Global, arguments: &JsonArguments) -> Result
         }
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::local)?);
+        println!(
+            "{}",
+            serde_json::to_string(&report).map_err(Failure::local)?
+        );
     } else {
         print_import(&report);
     }
-    Ok(if report.failed_lines() == 0 { Exit::Done } else { Exit::Partial })
+    Ok(if report.failed_lines() == 0 {
+        Exit::Done
+    } else {
+        Exit::Partial
+    })
 }
 
 fn print_import(report: &ImportReport) {
@@ -68,7 +77,9 @@ pub(super) async fn export(global: &Global, arguments: &ExportArguments) -> Resu
         Access::Running(station) => {
             drop(output); // standard output's lock does not cross threads
             station
-                .export(&arguments.filter, &mut |lines| std::io::stdout().write_all(lines))
+                .export(&arguments.filter, &mut |lines| {
+                    std::io::stdout().write_all(lines)
+                })
                 .await?;
         }
         Access::Own(station) => {
@@ -86,8 +97,9 @@ async fn export_here(
     output: &mut impl Write,
 ) -> Result<(), Failure> {
     let now = station.clock().unix_seconds();
-    let mut export =
-        Export::begin(station.ingest().store(), filter, now).await.map_err(Failure::local)?;
+    let mut export = Export::begin(station.ingest().store(), filter, now)
+        .await
+        .map_err(Failure::local)?;
     while let Some(lines) = export.next().await.map_err(Failure::local)? {
         output.write_all(&lines)?;
     }
@@ -124,7 +136,10 @@ pub(super) async fn verify(global: &Global, arguments: &JsonArguments) -> Result
         }
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::local)?);
+        println!(
+            "{}",
+            serde_json::to_string(&report).map_err(Failure::local)?
+        );
     } else {
         for problem in &report.problems {
             println!("{problem}");
@@ -140,7 +155,11 @@ pub(super) async fn verify(global: &Global, arguments: &JsonArguments) -> Result
             }
         );
     }
-    Ok(if report.problems_total == 0 { Exit::Done } else { Exit::Partial })
+    Ok(if report.problems_total == 0 {
+        Exit::Done
+    } else {
+        Exit::Partial
+    })
 }
 
 fn parse_filter(text: &str) -> Result<Filter, Failure> {

@@ -69,11 +69,17 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn usage(message: impl ToString) -> Self {
-        Self { exit: Exit::Usage, message: message.to_string() }
+        Self {
+            exit: Exit::Usage,
+            message: message.to_string(),
+        }
     }
 
     pub(super) fn local(message: impl ToString) -> Self {
-        Self { exit: Exit::Local, message: message.to_string() }
+        Self {
+            exit: Exit::Local,
+            message: message.to_string(),
+        }
     }
 
     /// Says it on standard error.

@@ -29,11 +29,18 @@ pub fn main() -> Exit {
         Err(error) => {
             // Help and version are no failures; a closed terminal cannot be told anything.
             drop(error.print());
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
         }
     };
     start_log(&arguments);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             return Failure::local(format!("cannot start the runtime: {error}")).report();
@@ -55,9 +62,9 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Import(command) => events::import(&global, &command).await,
         Command::Export(command) => events::export(&global, &command).await,
         Command::Count(command) => events::count(&global, &command).await,
-        Command::Store { command: StoreCommand::Verify(command) } => {
-            events::verify(&global, &command).await
-        }
+        Command::Store {
+            command: StoreCommand::Verify(command),
+        } => events::verify(&global, &command).await,
         Command::Init(command) => init::init(&global, &command),
         Command::Bench(command) => bench::bench(command).await,
     }

@@ -16,9 +16,15 @@ pub(super) struct ProgressView {
 impl ProgressView {
     /// Bars on standard error, if `wanted` and if that is a terminal.
     pub(super) fn new(wanted: bool) -> Self {
-        let target =
-            if wanted { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bars: MultiProgress::with_draw_target(target), by_peer: HashMap::new() }
+        let target = if wanted {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            bars: MultiProgress::with_draw_target(target),
+            by_peer: HashMap::new(),
+        }
     }
 
     /// Shows how far each peer is.
@@ -54,5 +60,7 @@ fn new_bar(address: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─");
-    ProgressBar::new(0).with_style(style).with_prefix(address.to_owned())
+    ProgressBar::new(0)
+        .with_style(style)
+        .with_prefix(address.to_owned())
 }

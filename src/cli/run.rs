@@ -4,14 +4,12 @@ use super::access::environment;
 use super::arguments::Global;
 use super::exit::{Exit, Failure};
 use crate::config::Config;
-use crate::daemon::{Station, serve_until_signalled};
-use crate::time::Clock;
+use crate::daemon::serve_until_signalled;
 
 pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let config = global.load_config()?;
     let (file, named) = global.config_file()?;
-    let station =
-        Station::open(global.data_directory()?, &config, Clock::system()).await?;
+    let station = global.open_to_run(&config).await?;
     let relay = match station.start_relay(&config) {
         Ok(relay) => relay,
         Err(error) => {
@@ -24,8 +22,10 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
         "station started"
     );
     let reload = || Config::load(&file, named, environment());
-    let served =
-        serve_until_signalled(&station, &config, reload, |config| relay.reconfigure(config)).await;
+    let served = serve_until_signalled(&station, &config, reload, |config| {
+        relay.reconfigure(config)
+    })
+    .await;
     tracing::info!("station is stopping");
     station.close().await;
     served.map_err(Failure::local)?;

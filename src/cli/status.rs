@@ -16,7 +16,10 @@ pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result
         }
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::local)?);
+        println!(
+            "{}",
+            serde_json::to_string(&report).map_err(Failure::local)?
+        );
     } else {
         print!("{}", as_text(&report));
     }
@@ -25,15 +28,25 @@ pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result
 
 fn as_text(report: &StatusReport) -> String {
     let mut rows = vec![
-        vec!["station".to_owned(), format!("{} ({})", report.name, report.peer_id)],
+        vec![
+            "station".to_owned(),
+            format!("{} ({})", report.name, report.peer_id),
+        ],
         vec!["running".into(), running(report)],
         vec!["data".into(), report.data_directory.clone()],
         vec![
             "events".into(),
-            format!("{} in {}", thousands(report.events), bytes(report.store_bytes)),
+            format!(
+                "{} in {}",
+                thousands(report.events),
+                bytes(report.store_bytes)
+            ),
         ],
         vec!["last run".into(), last_run(report)],
-        vec!["next run".into(), report.next_run_at.clone().unwrap_or_else(|| "none".into())],
+        vec![
+            "next run".into(),
+            report.next_run_at.clone().unwrap_or_else(|| "none".into()),
+        ],
     ];
     if report.peers.is_empty() {
         rows.push(vec!["peers".into(), "none configured".into()]);
@@ -44,8 +57,10 @@ fn as_text(report: &StatusReport) -> String {
         peers.extend(report.peers.iter().map(|peer| {
             vec![
                 peer.address.clone(),
-                peer.last_outcome.map_or_else(|| "never".into(), |outcome| outcome.to_string()),
-                peer.lag_s.map_or_else(|| "-".into(), |lag| seconds(lag * 1_000)),
+                peer.last_outcome
+                    .map_or_else(|| "never".into(), |outcome| outcome.to_string()),
+                peer.lag_s
+                    .map_or_else(|| "-".into(), |lag| seconds(lag * 1_000)),
             ]
         }));
         text.push('\n');
@@ -82,6 +97,12 @@ fn last_run(report: &StatusReport) -> String {
 }
 
 fn left_aligned(rows: &[Vec<String>]) -> String {
-    let width = rows.iter().map(|row| row[0].len()).max().unwrap_or_default();
-    rows.iter().map(|row| format!("  {:width$}  {}\n", row[0], row[1])).collect()
+    let width = rows
+        .iter()
+        .map(|row| row[0].len())
+        .max()
+        .unwrap_or_default();
+    rows.iter()
+        .map(|row| format!("  {:width$}  {}\n", row[0], row[1]))
+        .collect()
 }

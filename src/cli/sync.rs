@@ -48,7 +48,10 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
     };
     view.finish();
     if json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::local)?);
+        println!(
+            "{}",
+            serde_json::to_string(&report).map_err(Failure::local)?
+        );
     } else {
         print_report(&report);
     }
@@ -94,7 +97,10 @@ fn print_report(report: &RunReport) {
     }
     let totals = &report.totals;
     let what = if report.dry_run {
-        format!("{} to fetch, {} to offer (dry run)", totals.need, totals.have)
+        format!(
+            "{} to fetch, {} to offer (dry run)",
+            totals.need, totals.have
+        )
     } else {
         format!("{} stored, {} uploaded", totals.stored, totals.uploaded)
     };
@@ -123,8 +129,11 @@ fn print_peer(peer: &PeerReport, dry_run: bool) {
         println!("  failed: {}", error.detail);
     }
     if !peer.rejected.is_empty() {
-        let reasons: Vec<String> =
-            peer.rejected.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let reasons: Vec<String> = peer
+            .rejected
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
         println!("  not taken: {}", reasons.join(", "));
     }
     if !peer.refused_by_peer.is_empty() {

@@ -5,7 +5,11 @@ pub(super) fn seconds(milliseconds: u64) -> String {
     if milliseconds < 60_000 {
         format!("{}.{} s", milliseconds / 1_000, milliseconds % 1_000 / 100)
     } else {
-        format!("{} min {} s", milliseconds / 60_000, milliseconds / 1_000 % 60)
+        format!(
+            "{} min {} s",
+            milliseconds / 60_000,
+            milliseconds / 1_000 % 60
+        )
     }
 }
 
@@ -20,7 +24,11 @@ pub(super) fn bytes(count: u64) -> String {
         whole /= 1_000;
         unit += 1;
     }
-    if unit == 0 { format!("{whole} B") } else { format!("{whole}.{rest} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{whole} B")
+    } else {
+        format!("{whole}.{rest} {}", UNITS[unit])
+    }
 }
 
 /// A number with its thousands apart.
@@ -41,7 +49,10 @@ pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
-            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or_default()
         })
         .collect();
     let mut text = String::new();

@@ -47,7 +47,9 @@ pub struct StationOptions {
 
 impl Default for StationOptions {
     fn default() -> Self {
-        Self { name: "constellation".into() }
+        Self {
+            name: "constellation".into(),
+        }
     }
 }
 
@@ -97,7 +99,12 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {
                 String::new()
             }
-            Err(source) => return Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(ConfigError::Unreadable {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
         let invalid = |error: toml::de::Error| ConfigError::Invalid {
             path: path.to_owned(),
@@ -136,15 +143,23 @@ impl Config {
 
 /// Sets one key and reads the whole again, so that a wrong variable is blamed and no other.
 fn apply(table: &mut toml::Table, variable: &str, value: &str) -> Result<Config, String> {
-    let key = variable.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or(variable).to_lowercase();
-    let (section, key) = key.split_once(ENVIRONMENT_SEPARATOR).ok_or("names no key")?;
+    let key = variable
+        .strip_prefix(ENVIRONMENT_PREFIX)
+        .unwrap_or(variable)
+        .to_lowercase();
+    let (section, key) = key
+        .split_once(ENVIRONMENT_SEPARATOR)
+        .ok_or("names no key")?;
     let section = table
         .entry(section)
         .or_insert_with(|| toml::Value::Table(toml::Table::new()))
         .as_table_mut()
         .ok_or("names no section")?;
     section.insert(key.to_owned(), parse_value(value));
-    table.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+    table
+        .clone()
+        .try_into()
+        .map_err(|error: toml::de::Error| error.message().to_owned())
 }
 
 /// A number, a boolean, a list or a quoted text as TOML writes it; anything else is a text.
@@ -163,8 +178,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("constellation.toml");
         std::fs::write(&path, text).expect("ours");
-        let variables =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Config::load(&path, true, variables)
     }
 
@@ -180,7 +196,11 @@ mod tests {
         for (text, line, key) in [
             ("[station]\nname = \"a\"\nnmae = \"b\"\n", "line 3", "nmae"),
             ("[tunnels]\nlisten = 1\n", "line 1", "tunnels"),
-            ("\n[[peers]]\naddress = \"ws://a\"\nroel = 1\n", "line 4", "roel"),
+            (
+                "\n[[peers]]\naddress = \"ws://a\"\nroel = 1\n",
+                "line 4",
+                "roel",
+            ),
         ] {
             let error = load(text, &[]).expect_err("refused").to_string();
             assert!(error.contains(line) && error.contains(key), "{error}");
@@ -209,7 +229,10 @@ mod tests {
         assert_eq!(config.scope.kinds.expect("set").to_string(), "1,7");
         assert_eq!(config.schedule.every.as_secs(), 1_800);
         let error = load("", &[("CONSTELLATION_STATION__NMAE", "x")]).expect_err("refused");
-        assert!(error.to_string().contains("CONSTELLATION_STATION__NMAE"), "{error}");
+        assert!(
+            error.to_string().contains("CONSTELLATION_STATION__NMAE"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -52,7 +52,10 @@ impl DataDirectory {
     pub fn prepare(&self) -> Result<(), (PathBuf, std::io::Error)> {
         let temporary = self.state().join("tmp");
         let prepare = |path: &Path| -> std::io::Result<()> {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
         };
         for path in [self.root.clone(), self.events(), self.state()] {
             prepare(&path).map_err(|error| (path, error))?;

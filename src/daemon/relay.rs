@@ -37,7 +37,8 @@ impl Station {
     /// # Errors
     /// [`StationError::Start`].
     pub fn start_relay(&self, config: &Config) -> Result<StationRelay, StationError> {
-        let start = |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
+        let start =
+            |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
         let options = watch::Sender::new(Arc::new(config.relay.clone()));
         let scope = watch::Sender::new(Arc::new(config.scope.shared()));
         let context = Arc::new(RelayContext::new(
@@ -59,6 +60,10 @@ impl Station {
             facts.relay = Some(format!("ws://{address}"));
             facts.started_at = Some(started_at);
         });
-        Ok(StationRelay { address, options, scope })
+        Ok(StationRelay {
+            address,
+            options,
+            scope,
+        })
     }
 }

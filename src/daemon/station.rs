@@ -13,7 +13,9 @@ use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts};
 use crate::ingest::{Ingest, IngestError, Mode};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
-use crate::sync::{FileLock, LockError, Runner, SyncOptions};
+use crate::random::Random;
+use crate::relay_client::NetworkDialer;
+use crate::sync::{FileLock, LockError, RunContext, Runner, SyncOptions};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
 use crate::tunnel::{Identity, IdentityError};
@@ -55,6 +57,7 @@ pub struct Station {
     directory: DataDirectory,
     identity: Identity,
     clock: Clock,
+    random: Random,
     ingest: Ingest,
     runner: Runner,
     tasks: TaskGroup,
@@ -81,19 +84,23 @@ impl Station {
             let own_urls = config.relay.own_urls.clone();
             tokio::task::spawn_blocking(move || open_files(&directory, &clock, own_urls))
         };
-        let (lock, identity, ingest) =
-            opening.await.map_err(|error| StationError::Start(error.to_string()))??;
+        let (lock, identity, ingest) = opening
+            .await
+            .map_err(|error| StationError::Start(error.to_string()))??;
+        let random = Random::system();
         let tasks = TaskGroup::new(STATION_TASKS_MAX);
         let run_tasks = tasks.child(RUN_TASKS_MAX);
         let control_tasks = tasks.child(CONTROL_TASKS_MAX);
         let sync_options = watch::Sender::new(Arc::new(config.sync_options()));
-        let runner = Runner::new(
-            ingest.clone(),
-            clock.clone(),
-            run_tasks.clone(),
-            directory.state(),
-            sync_options.subscribe(),
-        );
+        let context = RunContext {
+            ingest: ingest.clone(),
+            dialer: Arc::new(NetworkDialer),
+            clock: clock.clone(),
+            random: random.clone(),
+            tasks: run_tasks.clone(),
+            state: directory.state(),
+        };
+        let runner = Runner::new(context, sync_options.subscribe());
         let facts = watch::Sender::new(StationFacts {
             name: config.station.name.clone(),
             peer_id: identity.peer_id(),
@@ -106,6 +113,7 @@ impl Station {
             directory,
             identity,
             clock,
+            random,
             ingest,
             runner,
             tasks,
@@ -123,9 +131,14 @@ impl Station {
     fn take_commands(&self, tasks: TaskGroup) -> Result<(), StationError> {
         let path = self.directory.control_socket();
         let serving = control::serve(&path, self.control_context(tasks)).map_err(|source| {
-            StationError::Directory { path: path.display().to_string(), source }
+            StationError::Directory {
+                path: path.display().to_string(),
+                source,
+            }
         })?;
-        self.tasks.spawn(serving).map_err(|error| StationError::Start(error.to_string()))?;
+        self.tasks
+            .spawn(serving)
+            .map_err(|error| StationError::Start(error.to_string()))?;
         Ok(())
     }
 
@@ -154,7 +167,9 @@ impl Station {
                 }
             }
         };
-        self.tasks.spawn(sweeping).map_err(|error| StationError::Start(error.to_string()))?;
+        self.tasks
+            .spawn(sweeping)
+            .map_err(|error| StationError::Start(error.to_string()))?;
         Ok(())
     }
 
@@ -171,6 +186,11 @@ impl Station {
     /// Wall time.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Randomness for names and challenges.
+    pub fn random(&self) -> &Random {
+        &self.random
     }
 
     /// Who the station is.
@@ -195,8 +215,10 @@ impl Station {
 
     /// Takes over what can change while a station runs: peers and scope, from the next run on.
     pub fn reconfigure(&self, config: &Config) {
-        self.sync_options.send_replace(Arc::new(config.sync_options()));
-        self.facts.send_modify(|facts| facts.name.clone_from(&config.station.name));
+        self.sync_options
+            .send_replace(Arc::new(config.sync_options()));
+        self.facts
+            .send_modify(|facts| facts.name.clone_from(&config.station.name));
     }
 
     /// Ends all tasks, commits what was taken, closes the store and lets go of the lock.
@@ -224,10 +246,12 @@ fn open_files(
     clock: &Clock,
     own_urls: Vec<String>,
 ) -> Result<(FileLock, Identity, Ingest), StationError> {
-    directory.prepare().map_err(|(path, source)| StationError::Directory {
-        path: path.display().to_string(),
-        source,
-    })?;
+    directory
+        .prepare()
+        .map_err(|(path, source)| StationError::Directory {
+            path: path.display().to_string(),
+            source,
+        })?;
     let lock = FileLock::try_take(&directory.lock()).map_err(|error| match error {
         LockError::Held(_) => StationError::InUse(directory.root().display().to_string()),
         other => StationError::Lock(other),

@@ -12,6 +12,7 @@
 
 pub mod connect;
 pub mod conversation;
+mod dial;
 mod driver;
 pub mod information;
 mod negotiation;
@@ -21,6 +22,7 @@ mod request;
 
 pub use connect::{ByteStream, ConnectError, ConnectOptions, connect, connect_over, dial};
 pub use conversation::{Conversation, ConversationCounters, ConversationError, ConversationLimits};
+pub use dial::{Dial, Dialling, NetworkDialer};
 pub use negotiation::{NegReply, Negotiation, NegotiationBusy};
 pub use publication::{PendingPublication, Publication, PublishError};
 pub use request::{Request, RequestEnd, RequestItem};

@@ -17,6 +17,7 @@ pub(super) struct Evicted;
 /// Where all holdings are counted.
 #[derive(Debug)]
 pub(super) struct Hoard {
+    ids_each_max: usize,
     ids_max: usize,
     ledger: Mutex<Ledger>,
 }
@@ -44,11 +45,18 @@ enum Content {
 }
 
 impl Hoard {
-    pub(super) fn new(ids_max: usize) -> Self {
+    /// Room for `ids_max` ids, and for `ids_each_max` of one session.
+    pub(super) fn new(ids_each_max: usize, ids_max: usize) -> Self {
         Self {
+            ids_each_max,
             ids_max,
             ledger: Mutex::default(),
         }
+    }
+
+    /// The most ids of one session.
+    pub(super) fn ids_each_max(&self) -> usize {
+        self.ids_each_max
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_makes_room_and_all_is_returned_in_the_end() {
-        let hoard = Arc::new(Hoard::new(10));
+        let hoard = Arc::new(Hoard::new(8, 10));
         let (first, second, third) = (hoard.open(), hoard.open(), hoard.open());
         assert_eq!(first.add(items(4)), Ok(4));
         assert_eq!(second.add(items(3)), Ok(3));

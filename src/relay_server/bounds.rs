@@ -2,8 +2,8 @@
 //!
 //! Worst case of memory for one connection: a message being read (2.2 MB), filters of open requests (2.2 MB of JSON,
 //! up to some 10 MB parsed, twice while being answered), events in flight (4 MB), negentropy messages (4 × 0.55 MB),
-//! bytes to be sent: in practice 1 MB and one slice, never more than `PENDING_BYTES_MAX`. Ad-hoc sets are counted
-//! over all connections.
+//! bytes to be sent (`HIGH_WATER` and what one slice and 128 verdicts bring: 7 MB). Nothing piles up for a slow
+//! reader: live events are scanned for when it has room. Ad-hoc sets are counted over all connections.
 
 use std::time::Duration;
 

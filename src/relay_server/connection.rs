@@ -139,9 +139,6 @@ impl Connection {
                 }
                 () = self.outbox.drained(), if !has_room => {}
             }
-            if self.outbox.is_overflowing() {
-                return ConnectionEnd::PendingBytes;
-            }
         }
     }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use constellation_eventstore::{Store, StoreError};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::adhoc::Hoard;
-use super::bounds::READS_AT_ONCE_MAX;
+use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
 use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
-use crate::limits::NEG_ADHOC_IDS_TOTAL;
+use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
 use crate::time::Clock;
 
 /// Who is at the other end of a byte stream, as far as whoever accepted it knows.
@@ -76,9 +77,6 @@ pub enum ConnectionEnd {
     /// The client took nothing for too long.
     #[error("the client does not read")]
     SlowReader,
-    /// The client let too much pile up.
-    #[error("too many bytes waiting for the client")]
-    PendingBytes,
     /// The client sent too much that is no message.
     #[error("too many malformed messages")]
     Malformed,
@@ -131,16 +129,25 @@ impl RelayContext {
             options,
             scope,
             peer_id,
-            hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_TOTAL)),
+            hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL)),
             closing: CancellationToken::new(),
             readers: Arc::new(Semaphore::new(readers)),
             connections: watch::Sender::new(0),
         }
     }
 
-    /// Asks every connection to answer what is due, say goodbye and end.
-    pub fn close(&self) {
+    /// Takes no more connections, lets those there are answer what is due and say goodbye, and waits until they
+    /// have ended: at most ten seconds. What is left then is its task group's to end.
+    pub async fn close(&self) {
         self.closing.cancel();
+        let mut alive = self.connections();
+        // Twice: once for the answers that are due, once for the client to take them.
+        if timeout(2 * CLOSING_DEADLINE, alive.wait_for(|alive| *alive == 0))
+            .await
+            .is_err()
+        {
+            tracing::info!(connections = *alive.borrow(), "some connections do not end");
+        }
     }
 
     /// How many connections there are.

@@ -1,8 +1,8 @@
 //! The relay's port: accepts connections and serves each, up to a bound.
 //!
-//! Takes an address; runs until its task group is cancelled. Then no more connections are accepted, those there are
-//! answer what is due and say goodbye, and what has not ended within ten seconds is dropped. A connection over the
-//! bound is closed at once. A system without room for more is given time. Dropping `serve` drops its connections.
+//! Takes an address and a task group, in which the connections live; accepts until the group is cancelled or
+//! [`RelayContext::close`] is called. The latter lets connections answer what is due and say goodbye, the former
+//! drops them. A connection over the bound is closed at once. A system without room for more is given time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::bounds::{ACCEPT_PAUSE, CLOSING_DEADLINE};
+use super::bounds::ACCEPT_PAUSE;
 use super::context::{RelayContext, RemoteParty};
 use super::http::serve_connection;
 use crate::tasks::TaskGroup;
@@ -77,36 +77,19 @@ impl RelayServer {
         bound().map_err(|source| BindError { address, source })
     }
 
-    /// Serves until `tasks` is cancelled; then ends the connections in good order.
-    ///
-    /// Await it outside of `tasks`: a task of that group is dropped when it is cancelled, and this with its clients.
+    /// Serves until the relay is closed or `tasks` is cancelled. The connections are tasks of that group.
     pub async fn serve(&self, listener: BoundListener, tasks: TaskGroup) {
-        let connections = TaskGroup::new(self.context.options().connections_max);
-        let _end_with_this = connections.token().clone().drop_guard();
         select! {
             () = tasks.token().cancelled() => {}
-            () = self.accept(&listener.listener, &connections) => {}
+            () = self.context.closing.cancelled() => {}
+            () = self.accept(&listener.listener, &tasks) => {}
         }
-        drop(listener);
-        self.context.close();
-        let mut alive = self.context.connections();
-        // Twice: once for the answers that are due, once for the client to take them.
-        let ended = timeout(2 * CLOSING_DEADLINE, alive.wait_for(|alive| *alive == 0))
-            .await
-            .is_ok();
-        if !ended {
-            tracing::info!(
-                connections = connections.len(),
-                "dropping connections that do not end"
-            );
-        }
-        connections.end().await;
     }
 
-    async fn accept(&self, listener: &TcpListener, connections: &TaskGroup) {
+    async fn accept(&self, listener: &TcpListener, tasks: &TaskGroup) {
         loop {
             match listener.accept().await {
-                Ok((stream, address)) => self.start(stream, address, connections),
+                Ok((stream, address)) => self.start(stream, address, tasks),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -115,14 +98,18 @@ impl RelayServer {
         }
     }
 
-    fn start(&self, stream: TcpStream, address: SocketAddr, connections: &TaskGroup) {
+    fn start(&self, stream: TcpStream, address: SocketAddr, tasks: &TaskGroup) {
+        if *self.context.connections().borrow() >= self.context.options().connections_max {
+            tracing::debug!(%address, "too many connections");
+            return;
+        }
         // Small messages must not wait for each other; a stream that cannot do it still works.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let party = RemoteParty::of_tcp(address, stream.local_addr().ok());
         let served = serve_connection(stream, party, Arc::clone(&self.context));
-        let started = connections.spawn(async move {
+        let started = tasks.spawn(async move {
             let end = served.await;
             tracing::debug!(%address, %end, "connection ended");
         });

@@ -22,7 +22,7 @@ use super::adhoc::{Evicted, Holding};
 use super::context::{ReadError, RelayContext};
 use super::matching::{PRIVATE_KINDS, names_private};
 use super::subscriptions::Serial;
-use crate::limits::{NEG_ADHOC_IDS_MAX, STEP_DEADLINE};
+use crate::limits::STEP_DEADLINE;
 use crate::protocol::ReasonPrefix;
 
 /// Ids that one slice collects before they are counted against the bounds.
@@ -79,10 +79,10 @@ impl SessionError {
         }
     }
 
-    fn too_many() -> Self {
+    fn too_many(cap: usize) -> Self {
         Self {
             reason: ReasonPrefix::Blocked.with("too many query results"),
-            cap: u64::try_from(NEG_ADHOC_IDS_MAX).ok(),
+            cap: u64::try_from(cap).ok(),
         }
     }
 }
@@ -225,6 +225,7 @@ impl Collecting {
         // A slice that was broken off takes the query with it.
         let stage = self.stage.take().ok_or(ReadError::BrokenOff)?;
         let holding = Arc::clone(&self.holding);
+        let cap = context.hoard.ids_each_max();
         let (query, sealed) = context
             .read(move |store| {
                 let snapshot = store.snapshot()?;
@@ -249,7 +250,7 @@ impl Collecting {
                     }
                 })?;
                 drop(snapshot);
-                Ok((query, keep(&holding, items, progress)))
+                Ok((query, keep(&holding, items, progress, cap)))
             })
             .await?;
         self.stage = Some(Stage::Begun(query));
@@ -257,9 +258,14 @@ impl Collecting {
     }
 }
 
-fn keep(holding: &Holding, items: Vec<Item>, progress: Progress) -> Result<bool, SessionError> {
-    if holding.add(items)? > NEG_ADHOC_IDS_MAX {
-        return Err(SessionError::too_many());
+fn keep(
+    holding: &Holding,
+    items: Vec<Item>,
+    progress: Progress,
+    cap: usize,
+) -> Result<bool, SessionError> {
+    if holding.add(items)? > cap {
+        return Err(SessionError::too_many(cap));
     }
     if progress == Progress::Done {
         holding.seal()?;

@@ -12,6 +12,7 @@ use constellation_event::EventLimits;
 use nostr::key::PublicKey;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use url::Url;
 
 use crate::limits::{CONNECTIONS_MAX, FILTERS_MAX, NEG_SESSIONS_MAX, SUBSCRIPTIONS_MAX};
 
@@ -32,6 +33,7 @@ pub struct RelayOptions {
     pub pubkey: Option<PublicKey>,
     /// Addresses by which clients know this relay (`wss://relay.example.org`). Authentication (NIP-42) from elsewhere
     /// than this machine and requests to vanish (NIP-62) must name one of them.
+    #[serde(deserialize_with = "relay_addresses")]
     pub own_urls: Vec<String>,
     /// Who may write, besides clients on this machine and admitted stations: `"loopback"` (nobody else), `"scope"`
     /// (the authors and kinds that this station shares), `"anyone"`, or a list of public keys.
@@ -138,6 +140,20 @@ impl<'de> Visitor<'de> for PolicyVisitor {
     }
 }
 
+fn relay_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let addresses = Vec::<String>::deserialize(deserializer)?;
+    for address in &addresses {
+        let url = Url::parse(address).ok();
+        if !url.is_some_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host()) {
+            return Err(D::Error::invalid_value(
+                serde::de::Unexpected::Str(address),
+                &"a relay's address (wss://…)",
+            ));
+        }
+    }
+    Ok(addresses)
+}
+
 fn parse_key<E: Error>(text: &str) -> Result<PublicKey, E> {
     PublicKey::parse(text).map_err(|_| {
         E::invalid_value(
@@ -192,6 +208,7 @@ mod tests {
             "write = 7",
             "listne = '127.0.0.1:1'",
             "listen = 'here'",
+            "own_urls = ['relay.example.org']",
             "pubkey = 'me'",
         ] {
             assert!(read(toml).is_err(), "{toml}");

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::bounds::HIGH_WATER;
 use super::context::ConnectionEnd;
-use crate::limits::{PENDING_BYTES_MAX, SLOW_READER_DEADLINE};
+use crate::limits::SLOW_READER_DEADLINE;
 use crate::protocol::{SocketError, SocketSender};
 
 /// Frames waiting for one client.
@@ -54,11 +54,6 @@ impl Outbox {
     /// Whether more may be made for this client.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < HIGH_WATER
-    }
-
-    /// Whether the client has let more pile up than anyone may.
-    pub(super) fn is_overflowing(&self) -> bool {
-        self.lock().bytes > PENDING_BYTES_MAX
     }
 
     /// Waits until the client has taken some of what waits.

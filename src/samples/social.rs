@@ -39,7 +39,9 @@ pub fn social(random: &mut impl Rng, now: u64, notes: usize) -> SocialSample {
     for author in &authors {
         let at = now - DAYS * DAY + random.random_range(0..DAY);
         sample.common.push(profile(random, author, at));
-        sample.spread.push(contacts(random, author, &authors, at + 60));
+        sample
+            .spread
+            .push(contacts(random, author, &authors, at + 60));
     }
     let mut written: Vec<Event> = Vec::with_capacity(notes);
     for _ in 0..notes {
@@ -54,7 +56,9 @@ pub fn social(random: &mut impl Rng, now: u64, notes: usize) -> SocialSample {
             sample.spread.push(reaction(random, author, note, now));
         }
         if random.random_ratio(1, 12) {
-            sample.spread.push(repost(pick(random, &authors), note, now));
+            sample
+                .spread
+                .push(repost(pick(random, &authors), note, now));
         }
     }
     for (number, author) in authors.iter().enumerate().take(AUTHORS / 3) {
@@ -130,13 +134,25 @@ fn note(random: &mut impl Rng, author: &Keys, written: &[Event], at: u64) -> Eve
 
 fn reaction(random: &mut impl Rng, author: &Keys, to: &Event, now: u64) -> Event {
     let at = (to.created_at.as_secs() + random.random_range(5..DAY)).min(now);
-    let tags = vec![tag(&["e", &to.id.to_hex()]), tag(&["p", &to.pubkey.to_hex()])];
-    sign(author, 7, at, tags, (*pick(random, &["+", "🤙", "❤️", "🔥"])).to_owned())
+    let tags = vec![
+        tag(&["e", &to.id.to_hex()]),
+        tag(&["p", &to.pubkey.to_hex()]),
+    ];
+    sign(
+        author,
+        7,
+        at,
+        tags,
+        (*pick(random, &["+", "🤙", "❤️", "🔥"])).to_owned(),
+    )
 }
 
 fn repost(author: &Keys, of: &Event, now: u64) -> Event {
     let at = (of.created_at.as_secs() + 300).min(now);
-    let tags = vec![tag(&["e", &of.id.to_hex(), ""]), tag(&["p", &of.pubkey.to_hex()])];
+    let tags = vec![
+        tag(&["e", &of.id.to_hex(), ""]),
+        tag(&["p", &of.pubkey.to_hex()]),
+    ];
     sign(author, 6, at, tags, of.as_json())
 }
 

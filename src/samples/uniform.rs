@@ -26,7 +26,9 @@ pub fn uniform(seed: u64, now: u64, count: usize) -> Vec<Event> {
             let share = per_worker.min(count - (per_worker * worker).min(count));
             let mut random = StdRng::seed_from_u64(seed ^ (worker as u64 + 1));
             started.push(scope.spawn(move || {
-                (0..share).map(|_| event(&mut random, authors, now)).collect::<Vec<_>>()
+                (0..share)
+                    .map(|_| event(&mut random, authors, now))
+                    .collect::<Vec<_>>()
             }));
         }
         for worker in started {
@@ -43,11 +45,18 @@ fn event(random: &mut StdRng, authors: &[Keys], now: u64) -> Event {
     let author = &authors[random.random_range(0..authors.len())];
     let other = &authors[random.random_range(0..authors.len())];
     let root: [u8; 32] = random.random();
-    let content: String =
-        (0..CONTENT_BYTES).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect();
+    let content: String = (0..CONTENT_BYTES)
+        .map(|_| char::from(random.random_range(b'a'..=b'z')))
+        .collect();
     let tags = vec![
         tag(&["e", &crate::protocol::hex::encode(&root)]),
         tag(&["p", &other.public_key().to_hex()]),
     ];
-    sign(author, 1, now - random.random_range(0..SPAN_SECONDS), tags, content)
+    sign(
+        author,
+        1,
+        now - random.random_range(0..SPAN_SECONDS),
+        tags,
+        content,
+    )
 }

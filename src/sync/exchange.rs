@@ -4,6 +4,8 @@
 //! Gives a report in every case; a step that fails becomes a typed, labelled failure in it. Whoever cancels it (the
 //! run's deadline) finds what was achieved so far in the report it handed in. Other peers are not known here.
 
+use std::sync::Arc;
+
 use constellation_reconcile::Item;
 use tokio::sync::watch;
 
@@ -11,9 +13,10 @@ use super::outcome::{Failure, Outcome, PeerReport, Step};
 use super::plan::{Deadlines, ExchangePlan};
 use crate::ingest::Ingest;
 use crate::limits::{FRAME_BYTES_OTHER, FRAME_BYTES_STATION, RECONCILE_PASSES_MAX};
-use crate::protocol::RelayInformation;
+use crate::protocol::{RelayInformation, TextSocket};
+use crate::relay_client::information::fetch_information_over;
 use crate::relay_client::{
-    ConnectOptions, Conversation, ConversationLimits, connect, information::fetch_information,
+    ConnectError, ConnectOptions, Conversation, ConversationLimits, Dial, connect_over,
 };
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
@@ -24,6 +27,8 @@ use crate::transfer::{self, Reconciled, Tally, Transfer, TransferError, Transfer
 pub struct ExchangeContext {
     /// The door to our store.
     pub ingest: Ingest,
+    /// Opens byte streams to peers.
+    pub dialer: Arc<dyn Dial>,
     /// Time.
     pub clock: Clock,
     /// Where the conversation's task lives.
@@ -106,11 +111,17 @@ async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, 
         deadline: context.deadlines.connect,
         ..ConnectOptions::default()
     };
+    let (url, deadline) = (plan.address.url(), context.deadlines.connect);
+    let socket = async {
+        let stream = context.dialer.dial(url, deadline).await?;
+        connect_over(stream, url, &options).await
+    };
     // What the peer says of itself is a hint: it is asked for at the same time, and never waited for longer.
-    let (socket, information) = tokio::join!(
-        connect(plan.address.url(), &options),
-        fetch_information(plan.address.url(), context.deadlines.connect),
-    );
+    let information = async {
+        let stream = context.dialer.dial(url, deadline).await.ok()?;
+        fetch_information_over(stream, url, deadline).await
+    };
+    let (socket, information) = tokio::join!(within(deadline, socket), information);
     let failure = |reason: &str, detail: String| Failure {
         step: Step::Connect,
         reason: reason.to_owned(),
@@ -124,6 +135,15 @@ async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, 
         conversation,
         frame_bytes: frame_bytes(information.as_ref()),
     })
+}
+
+async fn within(
+    deadline: std::time::Duration,
+    socket: impl Future<Output = Result<TextSocket, ConnectError>>,
+) -> Result<TextSocket, ConnectError> {
+    tokio::time::timeout(deadline, Box::pin(socket))
+        .await
+        .map_err(|_| ConnectError::Timeout)?
 }
 
 /// Large frames for stations, as large as they say; small ones for all others (D3).

@@ -25,5 +25,5 @@ pub use plan::{
     DEFAULT_KINDS, Deadlines, ExchangePlan, KindsSpec, PRIVATE_KINDS, PeerOptions, PlanError,
     RunPlan, ScopeOptions, SyncRequest, plan,
 };
-pub use run::{PeerProgress, RunError, RunProgress, run};
+pub use run::{PeerProgress, RunContext, RunError, RunProgress, run};
 pub use runner::{Runner, SyncOptions, TriggerError};

@@ -305,7 +305,10 @@ impl ScopeOptions {
         // A list of nothing but ephemeral kinds shares nothing; a run says so, others just see nothing shared.
         let kinds = kind_set(self.kinds.as_ref(), self.dms)
             .unwrap_or_else(|_| KindSet::Only(BTreeSet::new()));
-        Scope { kinds, authors: None }
+        Scope {
+            kinds,
+            authors: None,
+        }
     }
 }
 

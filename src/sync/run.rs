@@ -4,11 +4,11 @@
 //! dropped where they are: what they stored stays, and their reports say how far they came. A slow peer delays no
 //! other, except for its place among those exchanged with at a time. History is written whatever the outcome.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use rand::RngExt;
 use tokio::sync::{Semaphore, watch};
 
 use super::exchange::{ExchangeContext, exchange};
@@ -18,6 +18,9 @@ use super::outcome::{Outcome, PeerReport, RunReport};
 use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
 use crate::limits::EXCHANGES_AT_ONCE;
+use crate::protocol::hex;
+use crate::random::Random;
+use crate::relay_client::Dial;
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
 use crate::transfer::{Tally, TransferProgress};
@@ -45,23 +48,38 @@ pub enum RunError {
     History(#[from] HistoryError),
 }
 
-/// Runs `plan`. `state` is the station's state folder; `announce` gets what follows the run before it starts.
+/// What runs are made with.
+#[derive(Debug, Clone)]
+pub struct RunContext {
+    /// The door to our store.
+    pub ingest: Ingest,
+    /// Opens byte streams to peers.
+    pub dialer: Arc<dyn Dial>,
+    /// Time.
+    pub clock: Clock,
+    /// Names runs.
+    pub random: Random,
+    /// Where conversations live.
+    pub tasks: TaskGroup,
+    /// The station's state folder: lock and history.
+    pub state: PathBuf,
+}
+
+/// Runs `plan`; `announce` gets what follows the run before it starts.
 ///
 /// Cancel safety: as on the deadline, but without a report.
 ///
 /// # Errors
 /// [`RunError`]: the lock file or the history cannot be used.
 pub async fn run(
-    ingest: &Ingest,
-    clock: &Clock,
-    tasks: &TaskGroup,
-    state: &Path,
+    context: &RunContext,
     plan: RunPlan,
     announce: impl FnOnce(RunProgress),
 ) -> Result<RunReport, RunError> {
+    let RunContext { clock, state, .. } = context;
     let started = clock.monotonic();
     let started_at = clock.unix_seconds();
-    let run_id = format!("{started_at}-{:08x}", rand::rng().random::<u32>());
+    let run_id = format!("{started_at}-{}", hex::encode(&context.random.bytes::<4>()));
     let report = |outcome, peers: Vec<PeerReport>| RunReport {
         run_id: run_id.clone(),
         outcome,
@@ -88,7 +106,7 @@ pub async fn run(
     let places = Semaphore::new(EXCHANGES_AT_ONCE);
     let mut all = FuturesUnordered::new();
     for exchange in &mut exchanges {
-        all.push(exchange.carry_out(ingest, clock, tasks, &plan, &places));
+        all.push(exchange.carry_out(context, &plan, &places));
     }
     let all = async move { while all.next().await.is_some() {} };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
@@ -152,24 +170,18 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(
-        &mut self,
-        ingest: &Ingest,
-        clock: &Clock,
-        tasks: &TaskGroup,
-        plan: &RunPlan,
-        places: &Semaphore,
-    ) {
+    async fn carry_out(&mut self, run: &RunContext, plan: &RunPlan, places: &Semaphore) {
         // Nobody closes it: waiting for a place cannot fail, and without one the report stays as it began.
         let Ok(_place) = places.acquire().await else {
             return;
         };
         // One task for the conversation, one to spare while the last one ends.
-        let started = clock.monotonic();
-        let group = tasks.child(2);
+        let started = run.clock.monotonic();
+        let group = run.tasks.child(2);
         let context = ExchangeContext {
-            ingest: ingest.clone(),
-            clock: clock.clone(),
+            ingest: run.ingest.clone(),
+            dialer: Arc::clone(&run.dialer),
+            clock: run.clock.clone(),
             tasks: group.clone(),
             deadlines: plan.deadlines,
             progress: self.progress.clone(),
@@ -181,7 +193,7 @@ impl Exchange {
         {
             tracing::warn!(peer = %self.plan.address, "the exchange did not end in its time");
         }
-        self.report.duration_ms = milliseconds(clock.monotonic().saturating_sub(started));
+        self.report.duration_ms = milliseconds(run.clock.monotonic().saturating_sub(started));
         group.end().await;
     }
 }

@@ -3,7 +3,6 @@
 //! Whoever wants a run (the captain, the schedule) asks here. Options are read anew for each run, so a reload takes
 //! effect with the next one. Of two that ask at once, the captain is told `skipped`, the schedule waits its turn.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
@@ -11,10 +10,7 @@ use tokio::sync::{Mutex, watch};
 use super::history::History;
 use super::outcome::RunReport;
 use super::plan::{Deadlines, PeerOptions, PlanError, ScopeOptions, SyncRequest, plan};
-use super::run::{RunError, RunProgress, run};
-use crate::ingest::Ingest;
-use crate::tasks::TaskGroup;
-use crate::time::Clock;
+use super::run::{RunContext, RunError, RunProgress, run};
 
 /// The part of the configuration that runs depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,29 +37,17 @@ pub enum TriggerError {
 /// Makes runs for one station. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    ingest: Ingest,
-    clock: Clock,
-    tasks: TaskGroup,
-    state: PathBuf,
+    context: RunContext,
     options: watch::Receiver<Arc<SyncOptions>>,
     /// Held during a run of this process; the file lock says the same to other processes.
     turn: Arc<Mutex<()>>,
 }
 
 impl Runner {
-    /// A runner over a station's parts; `state` is its state folder.
-    pub fn new(
-        ingest: Ingest,
-        clock: Clock,
-        tasks: TaskGroup,
-        state: PathBuf,
-        options: watch::Receiver<Arc<SyncOptions>>,
-    ) -> Self {
+    /// A runner over a station's parts, with the options in force.
+    pub fn new(context: RunContext, options: watch::Receiver<Arc<SyncOptions>>) -> Self {
         Self {
-            ingest,
-            clock,
-            tasks,
-            state,
+            context,
             options,
             turn: Arc::default(),
         }
@@ -108,16 +92,9 @@ impl Runner {
             &options.peers,
             &options.scope,
             options.deadlines,
-            self.clock.unix_seconds(),
+            self.context.clock.unix_seconds(),
         )?;
-        let ran = run(
-            &self.ingest,
-            &self.clock,
-            &self.tasks,
-            &self.state,
-            plan,
-            announce,
-        );
+        let ran = run(&self.context, plan, announce);
         Ok(Box::pin(ran).await?)
     }
 
@@ -128,6 +105,6 @@ impl Runner {
 
     /// What past runs achieved.
     pub fn history(&self) -> History {
-        History::in_folder(&self.state)
+        History::in_folder(&self.context.state)
     }
 }
