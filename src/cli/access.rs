@@ -23,6 +23,16 @@ pub(super) enum Access {
 }
 
 impl Global {
+    /// Refuses what a command with stations of its own cannot heed.
+    pub(super) fn refuse_for(&self, command: &str) -> Result<(), Failure> {
+        if self.data.is_some() || self.config.is_some() {
+            return Err(Failure::usage(format!(
+                "{command} makes stations of its own: --data and --config do not apply to it"
+            )));
+        }
+        Ok(())
+    }
+
     pub(super) fn data_directory(&self) -> Result<DataDirectory, Failure> {
         let root = match &self.data {
             Some(root) => root.clone(),

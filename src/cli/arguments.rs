@@ -27,13 +27,13 @@ pub(super) struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub(super) struct Global {
     /// Data directory: events, identity, state [default: $XDG_DATA_HOME/constellation]
-    #[arg(long, global = true, value_name = "DIR", env = "CONSTELLATION_DATA")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     pub(super) data: Option<PathBuf>,
     /// Configuration file [default: $XDG_CONFIG_HOME/constellation/constellation.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "CONSTELLATION_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 901)]
     pub(super) config: Option<PathBuf>,
     /// Say more on standard error
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 902)]
     pub(super) verbose: bool,
 }
 

@@ -152,6 +152,7 @@ fn start(data: &Path, config: &Path, words: &[&str], stdin: Stdio) -> Result<Chi
         .arg("--config")
         .arg(config)
         .args(words)
+        .env("CONSTELLATION_LOG", "error")
         .stdin(stdin)
         .stdout(Stdio::piped())
         .kill_on_drop(true)

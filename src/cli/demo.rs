@@ -93,7 +93,10 @@ async fn show(
     println!();
     let mut converged = true;
     for station in stations {
-        converged &= converge(station, stations).await?;
+        match converge(station, stations).await? {
+            Some(outcome) => converged &= outcome == Outcome::Converged,
+            None => return Ok(Exit::Interrupted),
+        }
     }
     println!();
     println!("After:");
@@ -115,8 +118,11 @@ async fn show(
     })
 }
 
-/// One run of one station with all the others.
-async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<bool, Failure> {
+/// One run of one station with all the others; `None` when interrupted.
+async fn converge(
+    station: &DemoStation,
+    all: &[DemoStation],
+) -> Result<Option<Outcome>, Failure> {
     let request = SyncRequest {
         peers: all
             .iter()
@@ -128,7 +134,7 @@ async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<bool, Fa
     };
     let mut view = ProgressView::new(true);
     let Some(report) = run_here(&station.station, &request, &mut view).await? else {
-        return Err(Failure::local("interrupted"));
+        return Ok(None);
     };
     view.finish();
     println!(
@@ -147,7 +153,7 @@ async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<bool, Fa
     {
         println!("  {}: {} {:?}", peer.address, peer.outcome, peer.error);
     }
-    Ok(report.outcome == Outcome::Converged)
+    Ok(Some(report.outcome))
 }
 
 async fn overview(stations: &[DemoStation]) -> Result<String, Failure> {

@@ -8,6 +8,7 @@ use tokio_util::io::ReaderStream;
 use super::access::Access;
 use super::arguments::{CountArguments, ExportArguments, Global, JsonArguments};
 use super::exit::{Exit, Failure};
+use super::progress::line_counter;
 use super::table::thousands;
 use crate::archive::{self, Export, ImportReport};
 
@@ -23,11 +24,13 @@ pub(super) async fn import(global: &Global, arguments: &JsonArguments) -> Result
         }
         Access::Own(station) => {
             let mut input = tokio::io::BufReader::with_capacity(1 << 18, tokio::io::stdin());
-            let mut untold = |_| {};
+            let counter = line_counter(!arguments.json);
+            let mut count = |lines| counter.set_position(lines);
             let imported = tokio::select! {
-                imported = archive::import(station.ingest(), &mut input, &mut untold) => Some(imported),
+                imported = archive::import(station.ingest(), &mut input, &mut count) => Some(imported),
                 _ = tokio::signal::ctrl_c() => None,
             };
+            counter.finish_and_clear();
             station.close().await;
             match imported {
                 Some(imported) => imported.map_err(Failure::local)?,

@@ -57,7 +57,10 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
     match command {
         Command::Run => run::run(&global).await,
         Command::Sync(command) => sync::sync(&global, command).await,
-        Command::Demo(command) => demo::demo(command).await,
+        Command::Demo(command) => {
+            global.refuse_for("demo")?;
+            demo::demo(command).await
+        }
         Command::Status(command) => status::status(&global, &command).await,
         Command::Import(command) => events::import(&global, &command).await,
         Command::Export(command) => events::export(&global, &command).await,
@@ -66,7 +69,10 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
             command: StoreCommand::Verify(command),
         } => events::verify(&global, &command).await,
         Command::Init(command) => init::init(&global, &command),
-        Command::Bench(command) => bench::bench(command).await,
+        Command::Bench(command) => {
+            global.refuse_for("bench")?;
+            bench::bench(command).await
+        }
     }
 }
 

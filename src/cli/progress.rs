@@ -64,3 +64,13 @@ fn new_bar(address: &str) -> ProgressBar {
         .with_style(style)
         .with_prefix(address.to_owned())
 }
+
+/// A counter for work whose end is not known: lines read so far, on a terminal.
+pub(super) fn line_counter(wanted: bool) -> ProgressBar {
+    if !wanted {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("  {spinner} {human_pos} lines  {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
+}

@@ -95,7 +95,6 @@ pub async fn exchange(
                 step,
                 reason: error.label().to_owned(),
                 detail: error.to_string(),
-                is_local: error.is_local(),
             });
         }
     }
@@ -126,7 +125,6 @@ async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, 
         step: Step::Connect,
         reason: reason.to_owned(),
         detail,
-        is_local: false,
     };
     let socket = socket.map_err(|error| failure(error.label(), error.to_string()))?;
     let conversation = Conversation::start(socket, ConversationLimits::default(), &context.tasks)

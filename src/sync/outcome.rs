@@ -6,7 +6,7 @@ use constellation_event::Rejection;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::ReasonPrefix;
-use crate::transfer::{Tally, Unresolved};
+use crate::transfer::{Tally, TransferError, Unresolved};
 
 /// How a run, or an exchange, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,9 +68,6 @@ pub struct Failure {
     pub reason: String,
     /// Why, in words.
     pub detail: String,
-    /// Whether it was our own store that failed.
-    #[serde(skip)]
-    pub is_local: bool,
 }
 
 /// One exchange.
@@ -288,7 +285,8 @@ impl RunReport {
     pub fn failed_locally(&self) -> bool {
         self.peers
             .iter()
-            .any(|peer| peer.error.as_ref().is_some_and(|error| error.is_local))
+            .filter_map(|peer| peer.error.as_ref())
+            .any(|error| TransferError::LOCAL_LABELS.contains(&error.reason.as_str()))
     }
 }
 

@@ -98,6 +98,9 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// The labels of failures that are ours, not the peer's.
+    pub const LOCAL_LABELS: [&'static str; 3] = ["disk_full", "store", "closing"];
+
     /// The stable name of the reason, for reports and metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -115,10 +118,6 @@ impl TransferError {
         }
     }
 
-    /// Whether the failure is ours, not the peer's.
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Ingest(_))
-    }
 }
 
 impl From<constellation_eventstore::StoreError> for TransferError {
@@ -167,5 +166,22 @@ async fn off_runtime<T: Send + 'static>(
         Ok(result) => result,
         Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
         Err(_) => Err(TransferError::Ingest(IngestError::Closed)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_failures_of_our_own_store_are_local() {
+        for error in [
+            IngestError::DiskFull,
+            IngestError::Store(String::new()),
+            IngestError::Closed,
+        ] {
+            assert!(TransferError::LOCAL_LABELS.contains(&TransferError::Ingest(error).label()));
+        }
+        assert!(!TransferError::LOCAL_LABELS.contains(&TransferError::Timeout.label()));
     }
 }
