@@ -76,12 +76,10 @@ pub const SUBSCRIPTIONS_MAX: usize = 20;
 pub const FILTERS_MAX: usize = 20;
 /// Relay: negentropy sessions of one connection.
 pub const NEG_SESSIONS_MAX: usize = 4;
-/// Relay: ids held by one ad-hoc negentropy session, 40 bytes each.
+/// Relay: ids held by one ad-hoc negentropy session, 72 bytes each.
 pub const NEG_ADHOC_IDS_MAX: usize = 500_000;
 /// Relay: ids held by all ad-hoc negentropy sessions together.
-pub const NEG_ADHOC_IDS_TOTAL: usize = 4_000_000;
-/// Relay: bytes waiting to be sent to one connection; a reader that lets them pile up is cut.
-pub const PENDING_BYTES_MAX: usize = 32 << 20;
+pub const NEG_ADHOC_IDS_TOTAL: usize = 1_000_000;
 /// Relay: how long a reader may leave bytes waiting without taking any.
 pub const SLOW_READER_DEADLINE: Duration = Duration::from_secs(30);
 /// Relay: connections at a time.

@@ -71,29 +71,6 @@ impl TaskGroup {
         }))
     }
 
-    /// Spawns `future`, which watches [`TaskGroup::token`] itself and ends in good order: it is not dropped, and
-    /// [`TaskGroup::end`] waits for it.
-    ///
-    /// # Errors
-    /// As [`TaskGroup::spawn`].
-    #[allow(clippy::disallowed_methods)] // the one place that spawns
-    pub fn spawn_to_end<F>(&self, future: F) -> Result<(), GroupFull>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        if self.token.is_cancelled() || self.tracker.is_closed() {
-            return Err(GroupFull);
-        }
-        let permit = Arc::clone(&self.room)
-            .try_acquire_owned()
-            .map_err(|_| GroupFull)?;
-        self.tracker.spawn(async move {
-            let _permit = permit;
-            future.await;
-        });
-        Ok(())
-    }
-
     /// Asks every task to end, and waits until all have.
     pub async fn end(&self) {
         self.token.cancel();

@@ -119,10 +119,7 @@ async fn show(
 }
 
 /// One run of one station with all the others; `None` when interrupted.
-async fn converge(
-    station: &DemoStation,
-    all: &[DemoStation],
-) -> Result<Option<Outcome>, Failure> {
+async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<Option<Outcome>, Failure> {
     let request = SyncRequest {
         peers: all
             .iter()

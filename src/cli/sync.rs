@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::access::Access;
 use super::arguments::{Global, SyncArguments};
 use super::exit::{Exit, Failure};
@@ -64,6 +66,8 @@ pub(super) async fn run_here(
     request: &SyncRequest,
     view: &mut ProgressView,
 ) -> Result<Option<RunReport>, Failure> {
+    // Listened for from before the first step on: none is missed, and none kills the process.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let (announce, announced) = tokio::sync::watch::channel(RunProgress::new());
     let run = station.runner().trigger(request, |progress| {
         announce.send_replace(progress);
@@ -74,7 +78,7 @@ pub(super) async fn run_here(
             ended = &mut run => {
                 return ended.map(Some).map_err(|error| CommandError::from(error).into());
             }
-            _ = tokio::signal::ctrl_c() => return Ok(None),
+            _ = interrupt.recv() => return Ok(None),
             () = tokio::time::sleep(LOOK_EVERY) => {
                 let progress: Vec<_> = announced
                     .borrow()

@@ -44,17 +44,21 @@ impl Station {
         let context = Arc::new(RelayContext::new(
             self.ingest().clone(),
             self.clock().clone(),
+            self.random().clone(),
             options.subscribe(),
             scope.subscribe(),
             Some(self.identity().peer_id()),
         ));
         let listener = RelayServer::bind(config.relay.listen).map_err(|error| start(&error))?;
         let address = listener.local_addr();
-        let server = RelayServer::new(context);
-        let station_tasks = self.tasks().clone();
+        let server = RelayServer::new(Arc::clone(&context));
+        // One task for each connection; the relay itself counts them against what is configured.
+        let connections = self.tasks().child(config.relay.connections_max);
+        let served = connections.clone();
         self.tasks()
-            .spawn_to_end(async move { server.serve(listener, station_tasks).await })
+            .spawn(async move { server.serve(listener, served).await })
             .map_err(|error| start(&error))?;
+        self.adopt_relay(context, connections);
         let started_at = self.clock().unix_seconds();
         self.set_facts(|facts| {
             facts.relay = Some(format!("ws://{address}"));

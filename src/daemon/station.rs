@@ -3,7 +3,7 @@
 //! `run`, `demo` and commands on a station that is not running all open it here; they differ only in what they start
 //! on top. Invariant: the kernel lock is taken before anything else is touched, and let go after the store is closed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use constellation_eventstore::OpenError;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use crate::ingest::{Ingest, IngestError, Mode};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::random::Random;
 use crate::relay_client::NetworkDialer;
+use crate::relay_server::RelayContext;
 use crate::sync::{FileLock, LockError, RunContext, Runner, SyncOptions};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
@@ -65,6 +66,7 @@ pub struct Station {
     facts: watch::Sender<StationFacts>,
     next_run: watch::Sender<Option<u64>>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
+    relay: OnceLock<(Arc<RelayContext>, TaskGroup)>,
     // Last: fields are dropped in order.
     _lock: FileLock,
 }
@@ -121,6 +123,7 @@ impl Station {
             facts,
             next_run: watch::Sender::new(None),
             sync_options,
+            relay: OnceLock::new(),
             _lock: lock,
         };
         station.take_commands(control_tasks)?;
@@ -221,8 +224,19 @@ impl Station {
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
     }
 
+    /// Takes the relay over, to be closed with the station. A station has one; a second is not taken.
+    pub(super) fn adopt_relay(&self, relay: Arc<RelayContext>, connections: TaskGroup) {
+        if self.relay.set((relay, connections)).is_err() {
+            tracing::error!("the station serves a relay already");
+        }
+    }
+
     /// Ends all tasks, commits what was taken, closes the store and lets go of the lock.
     pub async fn close(self) {
+        if let Some((relay, connections)) = self.relay.get() {
+            relay.close().await;
+            connections.end().await;
+        }
         self.tasks.end().await;
         for group in &self.groups {
             group.end().await;

@@ -10,9 +10,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use constellation_reconcile::{Item, VecSet};
 
 /// The ids of a holding were given up to make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("closed: the session's ids were given up to make room for others")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Evicted;
+
+/// Why no more ids can be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HoldError {
+    /// More than one session may hold.
+    TooMany {
+        /// How many that is.
+        ids_max: usize,
+    },
+    /// See [`Evicted`].
+    Evicted,
+}
+
+impl From<Evicted> for HoldError {
+    fn from(_: Evicted) -> Self {
+        Self::Evicted
+    }
+}
 
 /// Where all holdings are counted.
 #[derive(Debug)]
@@ -52,11 +69,6 @@ impl Hoard {
             ids_max,
             ledger: Mutex::default(),
         }
-    }
-
-    /// The most ids of one session.
-    pub(super) fn ids_each_max(&self) -> usize {
-        self.ids_each_max
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -117,20 +129,22 @@ pub(super) struct Holding {
 }
 
 impl Holding {
-    /// Adds ids, and says how many there are now.
-    pub(super) fn add(&self, items: Vec<Item>) -> Result<usize, Evicted> {
-        let mut ledger = self.hoard.lock();
-        ledger.touch(self.number)?;
-        ledger.make_room(items.len(), self.hoard.ids_max);
-        let account = ledger.touch(self.number)?;
+    /// Adds ids. Whoever asks for more than one session may hold costs nobody else theirs.
+    pub(super) fn add(&self, items: Vec<Item>) -> Result<(), HoldError> {
         let count = items.len();
+        let ids_max = self.hoard.ids_each_max;
+        let mut ledger = self.hoard.lock();
+        if ledger.touch(self.number)?.ids + count > ids_max {
+            return Err(HoldError::TooMany { ids_max });
+        }
+        ledger.make_room(count, self.hoard.ids_max);
+        let account = ledger.touch(self.number)?;
         account.ids += count;
-        let ids = account.ids;
         if let Content::Collecting(collected) = &mut account.content {
             collected.extend(items);
         }
         ledger.total += count;
-        Ok(ids)
+        Ok(())
     }
 
     /// Sorts what was collected. Takes a moment: not for the runtime's threads.
@@ -176,29 +190,29 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_makes_room_and_all_is_returned_in_the_end() {
-        let hoard = Arc::new(Hoard::new(8, 10));
+        let hoard = Arc::new(Hoard::new(6, 10));
         let (first, second, third) = (hoard.open(), hoard.open(), hoard.open());
-        assert_eq!(first.add(items(4)), Ok(4));
-        assert_eq!(second.add(items(3)), Ok(3));
-        assert_eq!(
-            second.add(items(1)),
-            Ok(4),
-            "the same again is counted until it is sealed"
-        );
+        assert_eq!(first.add(items(4)), Ok(()));
+        assert_eq!(second.add(items(3)), Ok(()));
+        assert_eq!(second.add(items(4)), Err(HoldError::TooMany { ids_max: 6 }));
+        assert_eq!(second.add(items(1)), Ok(()));
         first.seal().unwrap();
         assert_eq!(first.set().unwrap().items().len(), 4);
-        assert_eq!(third.add(items(5)), Ok(5));
-        assert_eq!(second.add(items(1)), Err(Evicted));
+        assert_eq!(third.add(items(5)), Ok(()));
+        assert_eq!(second.add(items(1)), Err(HoldError::Evicted));
         assert!(second.set().is_err());
         assert!(first.set().is_ok(), "it was used after the second");
-        assert_eq!(
-            third.add(items(6)),
-            Err(Evicted),
-            "more than there is room for"
-        );
-        assert!(first.set().is_err());
         drop((first, second, third));
         assert_eq!(hoard.lock().total, 0);
         assert!(hoard.lock().accounts.is_empty());
+    }
+
+    #[test]
+    fn whoever_finds_no_room_at_all_gives_up_their_own() {
+        let hoard = Arc::new(Hoard::new(6, 4));
+        let only = hoard.open();
+        assert_eq!(only.add(items(3)), Ok(()));
+        assert_eq!(only.add(items(3)), Err(HoldError::Evicted));
+        assert_eq!(hoard.lock().total, 0);
     }
 }

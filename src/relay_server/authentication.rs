@@ -18,6 +18,7 @@ use super::bounds::{AUTH_BYTES_MAX, AUTH_SECONDS_MAX, AUTHENTICATED_KEYS_MAX};
 use super::context::RemoteParty;
 use super::publish::{AUTHENTICATION_KIND, Answer};
 use crate::protocol::{ReasonPrefix, hex};
+use crate::random::Random;
 
 /// Who a client has shown to be.
 #[derive(Debug)]
@@ -33,9 +34,9 @@ pub(super) struct Unreadable;
 
 impl Authentication {
     /// Nobody yet; whoever is trusted without proof may read everything.
-    pub(super) fn new(party: &RemoteParty) -> Self {
+    pub(super) fn new(party: &RemoteParty, random: &Random) -> Self {
         Self {
-            challenge: hex::encode(&rand::random::<[u8; 16]>()),
+            challenge: hex::encode(&random.bytes::<16>()),
             keys: Arc::default(),
             readership: if party.is_trusted() {
                 Readership::Full

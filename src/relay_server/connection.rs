@@ -91,7 +91,7 @@ pub(super) async fn converse(
 
 impl Connection {
     fn new(visitor: Visitor, context: Arc<RelayContext>, outbox: Arc<Outbox>) -> Self {
-        let authentication = Authentication::new(&visitor.party);
+        let authentication = Authentication::new(&visitor.party, &context.random);
         outbox.push(encode_auth(authentication.challenge()));
         Self {
             context,

@@ -16,6 +16,7 @@ use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
 use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
+use crate::random::Random;
 use crate::time::Clock;
 
 /// Who is at the other end of a byte stream, as far as whoever accepted it knows.
@@ -101,6 +102,7 @@ pub(super) enum ReadError {
 pub struct RelayContext {
     pub(super) ingest: Ingest,
     pub(super) clock: Clock,
+    pub(super) random: Random,
     options: watch::Receiver<Arc<RelayOptions>>,
     scope: watch::Receiver<Arc<Scope>>,
     pub(super) peer_id: Option<String>,
@@ -115,6 +117,7 @@ impl RelayContext {
     pub fn new(
         ingest: Ingest,
         clock: Clock,
+        random: Random,
         options: watch::Receiver<Arc<RelayOptions>>,
         scope: watch::Receiver<Arc<Scope>>,
         peer_id: Option<String>,
@@ -126,6 +129,7 @@ impl RelayContext {
         Self {
             ingest,
             clock,
+            random,
             options,
             scope,
             peer_id,

@@ -9,7 +9,7 @@
 //!
 //! Invariant: live events come from scanning the store, so each subscription gets what was stored after its query's
 //! snapshot exactly once. A connection is one task and at most one read of the store at a time; all ends with it.
-//! Worst case of one connection: [`bounds`] lists what it may hold. It delays no other: reads are slices of 25 ms
+//! Worst case of one connection: `bounds.rs` lists what it may hold. It delays no other: reads are slices of 25 ms
 //! that take turns, and a client that does not read is not read from either, and then cut.
 //! Deliberately absent: TLS (a proxy's business), admission of tunnels (the caller says who is at the other end).
 

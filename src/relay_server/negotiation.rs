@@ -18,7 +18,7 @@ use constellation_reconcile::{
 use nostr::filter::Filter;
 use tokio::time::timeout;
 
-use super::adhoc::{Evicted, Holding};
+use super::adhoc::{Evicted, HoldError, Holding};
 use super::context::{ReadError, RelayContext};
 use super::matching::{PRIVATE_KINDS, names_private};
 use super::subscriptions::Serial;
@@ -78,21 +78,25 @@ impl SessionError {
             cap: None,
         }
     }
+}
 
-    fn too_many(cap: usize) -> Self {
-        Self {
-            reason: ReasonPrefix::Blocked.with("too many query results"),
-            cap: u64::try_from(cap).ok(),
+impl From<HoldError> for SessionError {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::TooMany { ids_max } => Self {
+                reason: ReasonPrefix::Blocked.with("too many query results"),
+                cap: u64::try_from(ids_max).ok(),
+            },
+            HoldError::Evicted => {
+                Self::new(ReasonPrefix::Closed, "given up to make room for others")
+            }
         }
     }
 }
 
 impl From<Evicted> for SessionError {
     fn from(evicted: Evicted) -> Self {
-        Self {
-            reason: evicted.to_string(),
-            cap: None,
-        }
+        HoldError::from(evicted).into()
     }
 }
 
@@ -225,7 +229,6 @@ impl Collecting {
         // A slice that was broken off takes the query with it.
         let stage = self.stage.take().ok_or(ReadError::BrokenOff)?;
         let holding = Arc::clone(&self.holding);
-        let cap = context.hoard.ids_each_max();
         let (query, sealed) = context
             .read(move |store| {
                 let snapshot = store.snapshot()?;
@@ -250,7 +253,7 @@ impl Collecting {
                     }
                 })?;
                 drop(snapshot);
-                Ok((query, keep(&holding, items, progress, cap)))
+                Ok((query, keep(&holding, items, progress)))
             })
             .await?;
         self.stage = Some(Stage::Begun(query));
@@ -258,15 +261,8 @@ impl Collecting {
     }
 }
 
-fn keep(
-    holding: &Holding,
-    items: Vec<Item>,
-    progress: Progress,
-    cap: usize,
-) -> Result<bool, SessionError> {
-    if holding.add(items)? > cap {
-        return Err(SessionError::too_many(cap));
-    }
+fn keep(holding: &Holding, items: Vec<Item>, progress: Progress) -> Result<bool, SessionError> {
+    holding.add(items)?;
     if progress == Progress::Done {
         holding.seal()?;
     }

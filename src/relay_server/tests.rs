@@ -74,6 +74,7 @@ impl Relay {
         let mut context = RelayContext::new(
             ingest.clone(),
             clock,
+            crate::random::Random::seeded(1),
             options.subscribe(),
             scope.subscribe(),
             None,
@@ -213,7 +214,10 @@ impl Client {
         message.extend_from_slice(filters);
         self.say(Value::Array(message)).await;
         let ids = self.stored("q").await;
+        // The answer to a later message tells that the subscription is closed.
         self.say(json!(["CLOSE", "q"])).await;
+        let closed = self.ask(json!(["COUNT", "closed", {"ids": []}])).await;
+        assert_eq!(closed, json!(["COUNT", "closed", {"count": 0}]));
         ids
     }
 

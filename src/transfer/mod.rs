@@ -117,7 +117,6 @@ impl TransferError {
             Self::Ingest(IngestError::Closed) => "closing",
         }
     }
-
 }
 
 impl From<constellation_eventstore::StoreError> for TransferError {
