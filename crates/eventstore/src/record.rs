@@ -97,7 +97,7 @@ impl<'s> Record<'s> {
         self.header.kind
     }
 
-    /// Whether stations share it; see [`Header`]'s flag.
+    /// Whether stations share it: not if it is protected (NIP-70), or asks one relay only to forget (NIP-62).
     pub fn is_shared(&self) -> bool {
         !self.header.unshared
     }
