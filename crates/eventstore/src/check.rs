@@ -10,11 +10,11 @@ use constellation_event::{CanonicalKey, EventLimits, UnverifiedEvent};
 
 use crate::StoreError;
 use crate::environment::Table;
+use crate::index::{IndexKey, IndexKeys, coordinate_of_record, decode_address_tombstone};
 use crate::keys::{self, Sequence};
 use crate::record::{Record, indexed_tags_of_record};
 use crate::segments::ITEMS_MAX;
 use crate::store::{Snapshot, Store, author_key};
-use crate::writer::{IndexKey, IndexKeys, coordinate_of_record, decode_address_tombstone};
 
 /// Problems named one by one; beyond that they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -201,7 +201,7 @@ fn check_segments(snapshot: &Snapshot<'_>, report: &mut CheckReport) -> Result<(
         for (index, segment) in all.iter().enumerate() {
             let end = all.get(index + 1).map(|next| next.first);
             let mut found = constellation_reconcile::Summary::default();
-            for item in crate::writer::canonical_range(
+            for item in crate::index::canonical_range(
                 snapshot.tables(),
                 &snapshot.txn,
                 kind,

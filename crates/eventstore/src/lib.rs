@@ -15,6 +15,7 @@
 mod check;
 mod environment;
 mod error;
+mod index;
 mod keys;
 mod overlay;
 mod query;
@@ -24,6 +25,8 @@ mod rules;
 mod segments;
 mod set;
 mod store;
+mod sweep;
+mod transaction;
 mod writer;
 
 pub use check::{CheckReport, check};
@@ -37,4 +40,6 @@ pub use refusal::{FUTURE_TOLERANCE_SECONDS, Lapse, StandingRefusal};
 pub use rules::Admission;
 pub use set::{KindSet, SetScope, StoredSet};
 pub use store::{EphemeralNews, Monotonic, Options, SNAPSHOT_AGE_MAX, Snapshot, Store, open};
-pub use writer::{Committed, SweepReport, Transaction, Writer};
+pub use sweep::SweepReport;
+pub use transaction::Transaction;
+pub use writer::{Committed, Writer};

@@ -15,7 +15,7 @@ use crate::StoreError;
 use crate::refusal::{Lapse, UNKNOWN_VERDICT_AUTHOR, VERDICT_LEN, Verdict, next_place};
 use crate::set::SetScope;
 use crate::store::Snapshot;
-use crate::writer::Transaction;
+use crate::transaction::Transaction;
 
 /// Why an id stands in a peer's overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,9 +8,10 @@
 use constellation_event::{CanonicalKey, Rejection, VerifiedEvent};
 
 use crate::StoreError;
-use crate::keys::{self, AuthorNumber, CoordinateKey};
+use crate::index::at_coordinate;
+use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence};
 use crate::store::Snapshot;
-use crate::writer::{Transaction, at_coordinate};
+use crate::transaction::{Removed, Transaction};
 
 /// A future event is asked for again this long before its time, as relays accept it then.
 pub const FUTURE_TOLERANCE_SECONDS: u64 = 900;
@@ -142,13 +143,34 @@ impl Transaction<'_> {
             "{reason} depends on who sends the event"
         );
         let verdict = self.verdict(event, reason)?;
-        let id = event.id();
-        self.forget_refusal(&id)?;
+        self.remember(&event.id(), &verdict)
+    }
+
+    /// Removes a stored event and remembers why: a peer that still lists it is not asked for it (D8).
+    pub(crate) fn remove_refused(
+        &mut self,
+        sequence: Sequence,
+        reason: Rejection,
+    ) -> Result<Removed, StoreError> {
+        let removed = self.remove(sequence)?;
+        let verdict = Verdict {
+            reason,
+            created_at: removed.key.created_at,
+            kind: removed.kind,
+            author: removed.author,
+            coordinate: removed.coordinate.unwrap_or(NO_COORDINATE),
+        };
+        self.remember(&removed.key.id, &verdict)?;
+        Ok(removed)
+    }
+
+    fn remember(&mut self, id: &[u8; 32], verdict: &Verdict) -> Result<(), StoreError> {
+        self.forget_refusal(id)?;
         let place = next_place(self.tables.refused_order.last(&self.txn)?);
         let mut value = verdict.encode().to_vec();
         value.extend_from_slice(&place);
-        self.tables.refused.put(&mut self.txn, &id, &value)?;
-        self.tables.refused_order.put(&mut self.txn, &place, &id)?;
+        self.tables.refused.put(&mut self.txn, id, &value)?;
+        self.tables.refused_order.put(&mut self.txn, &place, id)?;
         while self.tables.refused.len(&self.txn)? > self.options().refused_max {
             let Some((_, oldest)) = self.tables.refused_order.first(&self.txn)? else {
                 break;

@@ -11,7 +11,7 @@ use nostr::event::Kind;
 use crate::StoreError;
 use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence, TIME_MAX};
 use crate::record::Header;
-use crate::writer::Transaction;
+use crate::transaction::Transaction;
 
 const KIND_DELETION: u16 = 5;
 pub(crate) const KIND_VANISH: u16 = 62;
@@ -79,7 +79,7 @@ impl Transaction<'_> {
             if !event.canonical_key().supersedes(&key) {
                 return Ok(Admission::Refused(Rejection::Superseded));
             }
-            self.remove(sequence)?;
+            self.remove_refused(sequence, Rejection::Superseded)?;
         }
         let is_vanish = event.kind() == KIND_VANISH;
         let header = Header {
@@ -206,7 +206,7 @@ impl Transaction<'_> {
         let Some(found) = self.deletable(target, deleter)? else {
             return Ok(());
         };
-        let removed = self.remove(found)?;
+        let removed = self.remove_refused(found, Rejection::Deleted)?;
         match removed.coordinate {
             // The versions before it were superseded: they do not come back because it went.
             Some(coordinate) => self.delete_address(&coordinate, removed.key),
@@ -261,7 +261,7 @@ impl Transaction<'_> {
         if let Some((sequence, key)) = self.at_coordinate(coordinate)?
             && !key.supersedes(&last)
         {
-            self.remove(sequence)?;
+            self.remove_refused(sequence, Rejection::Deleted)?;
         }
         Ok(())
     }

@@ -17,10 +17,10 @@ use constellation_event::CanonicalKey;
 use constellation_reconcile::{Bound, Item, SortedSet, Summary, VecSet};
 
 use crate::StoreError;
+use crate::index::canonical_range;
 use crate::keys::TIME_MAX;
 use crate::segments::KindSegments;
 use crate::store::Snapshot;
-use crate::writer::canonical_range;
 
 /// A set of kinds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -250,6 +250,15 @@ impl Model<'_> {
         Ok(())
     }
 
+    /// What gave way is remembered like what was refused.
+    fn note_gone(&mut self, before: &[[u8; 32]], store: &TestStore, reason: Rejection) {
+        let after = store.ids();
+        for id in before.iter().filter(|id| !after.contains(id)) {
+            let gone = self.pool.iter().position(|event| event.id() == *id);
+            self.refuse(gone.expect("one of the pool"), reason);
+        }
+    }
+
     fn apply(&mut self, store: &mut TestStore, op: &Op) {
         let pool = self.pool;
         match op {
@@ -303,14 +312,24 @@ impl Model<'_> {
                 self.overlays[*peer].retain(|entry| entry.event != *event);
             }
             Op::Admit { event } => {
+                let before = store.ids();
                 store.admit(&pool[*event..=*event]);
+                // A version that is deleted already takes the older ones with it.
+                let reason = if store.ids().contains(&pool[*event].id()) {
+                    Rejection::Superseded
+                } else {
+                    Rejection::Deleted
+                };
+                self.note_gone(&before, store, reason);
             }
             Op::Delete { event: target } => {
                 let target = pool[*target].event();
                 let author = (1..=3)
                     .find(|author| keys(*author).public_key() == target.pubkey)
                     .expect("one of the pool's authors");
+                let before = store.ids();
                 store.admit(&[event(author, 5, NOW, &[&["e", &target.id.to_hex()]], "")]);
+                self.note_gone(&before, store, Rejection::Deleted);
             }
             Op::Reopen => {}
         }

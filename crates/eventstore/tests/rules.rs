@@ -439,3 +439,45 @@ fn a_failed_transaction_leaves_nothing_behind() {
     assert_eq!(store.admit(&[note]), [stored(2)]);
     store.assert_consistent();
 }
+
+#[test]
+fn what_gave_way_is_not_asked_for_again() {
+    use constellation_eventstore::Lapse;
+
+    let mut store = open();
+    let (old, new) = (event(1, 0, 100, &[], "old"), event(1, 0, 200, &[], "new"));
+    let note = event(1, 1, 100, &[], "regretted");
+    let address = format!("30023:{}:post", keys(1).public_key().to_hex());
+    let post = event(1, 30_023, 100, &[&["d", "post"]], "");
+    store.admit(&[old.clone(), new, note.clone(), post.clone()]);
+    store.admit(&[event(
+        1,
+        5,
+        300,
+        &[&["e", &note.event().id.to_hex()], &["a", &address]],
+        "",
+    )]);
+    let snapshot = store.store.snapshot().expect("readable");
+    let covers = |_: u16, _: &[u8; 32]| true;
+    let lapse = Lapse {
+        now: NOW,
+        covers: &covers,
+    };
+    for (gone, reason) in [
+        (&old, Rejection::Superseded),
+        (&note, Rejection::Deleted),
+        (&post, Rejection::Deleted),
+    ] {
+        let verdict = snapshot
+            .standing_refusal(&gone.id(), &lapse)
+            .expect("readable");
+        let verdict =
+            verdict.expect("remembered, so that a peer that lists it is not asked for it");
+        assert_eq!(
+            (verdict.reason, verdict.key),
+            (reason, gone.canonical_key())
+        );
+    }
+    drop(snapshot);
+    store.assert_consistent();
+}
