@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::Global;
 use super::exit::Failure;
 use crate::config::Config;
-use crate::control::ControlClient;
+use crate::control::{ControlClient, ControlError, StatusReport};
 use crate::daemon::{DataDirectory, Station, StationError};
 use crate::time::Clock;
 
@@ -70,7 +70,7 @@ impl Global {
                 Err(StationError::InUse(_)) => {}
                 Err(error) => return Err(error.into()),
             }
-            match client.status().await {
+            match answer(&client, &directory).await {
                 Ok(_) => return Ok(Access::Running(client)),
                 // It may be about to open its socket, or about to let go of the lock.
                 Err(error) if clock.monotonic().saturating_sub(started) > HOLDER_DEADLINE => {
@@ -94,7 +94,10 @@ impl Global {
                 Err(error @ StationError::InUse(_)) => error,
                 Err(error) => return Err(error.into()),
             };
-            if client.status().await.is_ok_and(|status| status.running) {
+            if answer(&client, &directory)
+                .await
+                .is_ok_and(|status| status.running)
+            {
                 return Err(Failure::local(format!(
                     "{error}: the station is running already"
                 )));
@@ -105,6 +108,20 @@ impl Global {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Asks the holder how it is. One that hangs takes the connection and never says anything.
+async fn answer(
+    client: &ControlClient,
+    directory: &DataDirectory,
+) -> Result<StatusReport, ControlError> {
+    let answered = tokio::time::timeout(HOLDER_DEADLINE, client.status());
+    answered.await.unwrap_or_else(|_| {
+        Err(ControlError::Unreachable {
+            path: directory.control_socket(),
+            source: std::io::ErrorKind::TimedOut.into(),
+        })
+    })
 }
 
 /// The environment as text; what is no text cannot be meant for us.

@@ -13,6 +13,7 @@
 mod origin;
 mod pipeline;
 mod stages;
+mod threads;
 
 pub use origin::{Origin, Scope, Verdict, Writers};
 pub use pipeline::{Ingest, IngestError, Mode, Published};

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use constellation_reconcile::Item;
 use tokio::sync::watch;
 
+use super::options::Deadlines;
 use super::outcome::{Failure, Outcome, PeerReport, Step};
-use super::plan::{Deadlines, ExchangePlan};
+use super::plan::ExchangePlan;
 use crate::ingest::Ingest;
 use crate::limits::{FRAME_BYTES_OTHER, FRAME_BYTES_STATION, RECONCILE_PASSES_MAX};
 use crate::protocol::{RelayInformation, TextSocket};

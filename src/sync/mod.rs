@@ -12,6 +12,7 @@
 mod exchange;
 mod history;
 mod lock;
+mod options;
 mod outcome;
 mod plan;
 mod run;
@@ -20,10 +21,10 @@ mod runner;
 pub use exchange::{ExchangeContext, exchange};
 pub use history::{History, HistoryError};
 pub use lock::{FileLock, LockError};
-pub use outcome::{Failure, Outcome, PeerReport, RunReport, Step, Totals};
-pub use plan::{
-    DEFAULT_KINDS, Deadlines, ExchangePlan, KindsSpec, PRIVATE_KINDS, PeerOptions, PlanError,
-    RunPlan, ScopeOptions, SyncRequest, plan,
+pub use options::{
+    DEFAULT_KINDS, Deadlines, KindsSpec, PRIVATE_KINDS, PeerOptions, ScopeOptions, SyncRequest,
 };
+pub use outcome::{Failure, Outcome, PeerReport, RunReport, Step, Totals};
+pub use plan::{ExchangePlan, PlanError, RunPlan, plan};
 pub use run::{PeerProgress, RunContext, RunError, RunProgress, run};
 pub use runner::{Runner, SyncOptions, TriggerError};

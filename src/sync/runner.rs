@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 
 use super::history::History;
+use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
-use super::plan::{Deadlines, PeerOptions, PlanError, ScopeOptions, SyncRequest, plan};
+use super::plan::{PlanError, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
 
 /// The part of the configuration that runs depend on.

@@ -6,6 +6,7 @@
 //! stops reading while we store). Worst case: a peer that delivers nothing costs one step deadline.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent, matches};
@@ -33,39 +34,31 @@ pub async fn download(
     ids: &[[u8; 32]],
     tally: &mut Tally,
 ) -> Result<(), TransferError> {
+    // Requests count as they go: what came before one of them fails is told like everything else.
+    let tally = Mutex::new(tally);
     let mut waiting = ids.chunks(DOWNLOAD_IDS_PER_REQUEST);
     let mut requests = FuturesUnordered::new();
     loop {
         while requests.len() < DOWNLOADS_IN_FLIGHT {
             match waiting.next() {
-                Some(ids) => requests.push(fetch(transfer, ids)),
+                Some(ids) => requests.push(fetch(transfer, ids, &tally)),
                 None => break,
             }
         }
-        let Some(fetched) = requests.next().await else {
-            return Ok(());
-        };
-        let fetched = fetched?;
-        let enter = fetched.count(tally, transfer.clock.unix_seconds());
-        transfer
-            .ingest
-            .change_overlay(&transfer.peer, enter, Vec::new())
-            .await?;
-        if let Some((forged, delivered)) = tally.too_many_forgeries() {
-            return Err(TransferError::Forgeries { forged, delivered });
+        match requests.next().await {
+            Some(fetched) => fetched?,
+            None => return Ok(()),
         }
     }
 }
 
-/// What one request brought.
+/// What one batch brought.
 #[derive(Default)]
 struct Fetched {
     delivered: u64,
     outcomes: Vec<Outcome>,
     /// Bad in a way that names no event: counted only.
     nameless: Vec<Rejection>,
-    missing: Vec<[u8; 32]>,
-    why_missing: String,
 }
 
 struct Outcome {
@@ -75,28 +68,52 @@ struct Outcome {
     verdict: Verdict,
 }
 
-async fn fetch(transfer: &Transfer, ids: &[[u8; 32]]) -> Result<Fetched, TransferError> {
+async fn fetch(
+    transfer: &Transfer,
+    ids: &[[u8; 32]],
+    tally: &Mutex<&mut Tally>,
+) -> Result<(), TransferError> {
     let mut request = transfer.step(transfer.conversation.fetch(ids)).await?;
     let mut asked: HashSet<[u8; 32]> = ids.iter().copied().collect();
     let filter = transfer.filter();
-    let mut fetched = Fetched::default();
     let end = loop {
         let mut batch = Vec::new();
         let end = next_batch(transfer, &mut request, &mut batch).await?;
         transfer
             .progress
             .send_modify(|progress| progress.downloaded += batch.len() as u64);
-        take_batch(transfer, &filter, batch, &mut asked, &mut fetched).await?;
+        let fetched = take_batch(transfer, &filter, batch, &mut asked).await?;
+        let (enter, too_many_forgeries) = {
+            let mut tally = locked(tally);
+            let enter = fetched.count(&mut tally, transfer.clock.unix_seconds());
+            (enter, tally.too_many_forgeries())
+        };
+        transfer
+            .ingest
+            .change_overlay(&transfer.peer, enter, Vec::new())
+            .await?;
+        // After each batch: a peer that goes on for ever with what nobody asked for is left soon.
+        if let Some((forged, delivered)) = too_many_forgeries {
+            return Err(TransferError::Forgeries { forged, delivered });
+        }
         if let Some(end) = end {
             break end;
         }
     };
-    fetched.missing.extend(asked);
-    fetched.why_missing = match end {
+    let why_missing = match end {
         RequestEnd::EndOfStored => "undelivered".to_owned(),
         RequestEnd::Closed { text, .. } => format!("request closed: {text}"),
     };
-    Ok(fetched)
+    let mut tally = locked(tally);
+    for id in asked {
+        tally.leave(id, &why_missing);
+    }
+    Ok(())
+}
+
+fn locked<'l, 't>(tally: &'l Mutex<&'t mut Tally>) -> MutexGuard<'l, &'t mut Tally> {
+    // Counting does not panic, and numbers are whole after every line of it.
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn next_batch(
@@ -123,9 +140,9 @@ async fn take_batch(
     filter: &Filter,
     batch: Vec<Bytes>,
     asked: &mut HashSet<[u8; 32]>,
-    fetched: &mut Fetched,
-) -> Result<(), TransferError> {
+) -> Result<Fetched, TransferError> {
     let limits = EventLimits::default();
+    let mut fetched = Fetched::default();
     let mut offered = Vec::with_capacity(batch.len());
     for json in &batch {
         fetched.delivered += 1;
@@ -153,7 +170,7 @@ async fn take_batch(
         outcome.verdict = verdict;
         fetched.outcomes.push(outcome);
     }
-    Ok(())
+    Ok(fetched)
 }
 
 impl Outcome {
@@ -223,9 +240,6 @@ impl Fetched {
         for reason in self.nameless {
             tally.reject(reason);
         }
-        for id in self.missing {
-            tally.leave(id, &self.why_missing);
-        }
         enter
     }
 }
@@ -236,7 +250,8 @@ fn remembered(outcome: &Outcome, reason: Rejection, now: u64) -> NewOverlayEntry
     NewOverlayEntry {
         key: outcome.key,
         reason: OverlayReason::Refused(reason),
-        kind: outcome.kind,
+        // What the peer lists for a filter that it does not match counts as listed under any.
+        kind: outcome.kind.filter(|_| reason != Rejection::OutsideFilter),
         expires_at: (!holds_for_good).then(|| now + FORGERY_REMEMBERED.as_secs()),
     }
 }

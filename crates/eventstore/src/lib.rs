@@ -14,6 +14,7 @@
 
 mod check;
 mod environment;
+mod ephemeral;
 mod error;
 mod index;
 mod keys;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use check::{CheckReport, check};
 pub use environment::FORMAT;
+pub use ephemeral::EphemeralNews;
 pub use error::{OpenError, StoreError};
 pub use keys::{Sequence, TIME_MAX};
 pub use overlay::{NewOverlayEntry, Overlay, OverlayReason};
@@ -39,7 +41,7 @@ pub use record::{AuthorAndTags, Record};
 pub use refusal::{FUTURE_TOLERANCE_SECONDS, Lapse, StandingRefusal};
 pub use rules::Admission;
 pub use set::{KindSet, SetScope, StoredSet};
-pub use store::{EphemeralNews, Monotonic, Options, SNAPSHOT_AGE_MAX, Snapshot, Store, open};
+pub use store::{Monotonic, Options, SNAPSHOT_AGE_MAX, Snapshot, Store, open};
 pub use sweep::SweepReport;
 pub use transaction::Transaction;
 pub use writer::{Committed, Writer};

@@ -12,6 +12,7 @@ use std::time::Duration;
 use constellation_event::{CanonicalKey, VerifiedEvent};
 
 use crate::environment::{Environment, ReadTxn, Tables};
+use crate::ephemeral::{EphemeralNews, EphemeralRing};
 use crate::keys::{self, AuthorNumber, Sequence};
 use crate::record::Record;
 use crate::segments::{Builder, Segments};
@@ -211,7 +212,7 @@ impl Store {
             .ephemeral
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .next
+            .cursor()
     }
 
     /// Ephemeral events after `cursor`, at most what the ring holds.
@@ -436,48 +437,4 @@ pub(crate) fn find_by_id<'t>(
         }
     }
     Ok(None)
-}
-
-/// Ephemeral events that live subscribers have not seen yet.
-#[derive(Debug, Clone)]
-pub struct EphemeralNews {
-    /// In the order of arrival.
-    pub events: Vec<Arc<VerifiedEvent>>,
-    /// Pass this the next time.
-    pub cursor: u64,
-    /// How many the ring had already dropped.
-    pub missed: u64,
-}
-
-#[derive(Default)]
-struct EphemeralRing {
-    next: u64,
-    bytes: usize,
-    events: VecDeque<Arc<VerifiedEvent>>,
-}
-
-impl EphemeralRing {
-    fn push(&mut self, event: VerifiedEvent, options: &Options) {
-        self.bytes += event.json().len();
-        self.events.push_back(Arc::new(event));
-        self.next += 1;
-        while self.events.len() > options.ephemeral_events_max
-            || self.bytes > options.ephemeral_bytes_max
-        {
-            match self.events.pop_front() {
-                Some(oldest) => self.bytes -= oldest.json().len(),
-                None => break,
-            }
-        }
-    }
-
-    fn since(&self, cursor: u64) -> EphemeralNews {
-        let first = self.next - self.events.len() as u64;
-        let skip = usize::try_from(cursor.saturating_sub(first)).unwrap_or(usize::MAX);
-        EphemeralNews {
-            events: self.events.iter().skip(skip).cloned().collect(),
-            cursor: self.next,
-            missed: first.saturating_sub(cursor),
-        }
-    }
 }
