@@ -310,10 +310,11 @@ fn as_table(figures: &Figures) -> String {
         ),
     ];
     format!(
-        "{} events of {} B; store {}\n{}",
+        "{} events of {} B; store {}\n{}Anonymous memory is the highest seen every {} ms; a short process may show none.\n",
         thousands(figures.events),
         figures.event_bytes,
         bytes(figures.store_bytes),
-        aligned(&rows)
+        aligned(&rows),
+        LOOK_EVERY.as_millis()
     )
 }
