@@ -1,0 +1,394 @@
+//! Relays that misbehave, in this process, on a port of their own.
+//!
+//! [`FakeRelay::tcp`], [`FakeRelay::upgraded`] and [`FakeRelay::sockets`] hand each connection to a function, before
+//! and after the WebSocket handshake. [`FakeRelay::scripted`] is a relay that does what NIP-01 and NIP-77 ask, but
+//! for what its [`Script`] says. A relay ends when it is dropped, and its connections with it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use constellation::protocol::websocket::{Message, Role, SocketLimits, TextSocket, accept};
+use constellation::protocol::{ClientMessage, hex, relay_message};
+use constellation::tasks::TaskGroup;
+use constellation_reconcile::{FrameLimit, Item, VecSet, respond};
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use nostr::event::Event;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+
+/// What is left of a connection after the WebSocket handshake: the bytes.
+pub(crate) type Stream = TokioIo<Upgraded>;
+
+type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Serve<S> = Arc<dyn Fn(S) -> Served + Send + Sync>;
+
+/// A relay on a free port of loopback.
+#[derive(Debug)]
+pub(crate) struct FakeRelay {
+    address: String,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl FakeRelay {
+    /// Hands over each connection as it is accepted.
+    pub(crate) fn tcp<F>(serve: impl Fn(TcpStream) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let serve: Serve<TcpStream> = Arc::new(move |stream| Box::pin(serve(stream)));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a free port");
+        let address = format!("ws://{}", listener.local_addr().expect("bound"));
+        let group = TaskGroup::new(256);
+        let accepting = {
+            let group = group.clone();
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    drop(group.spawn(serve(stream)));
+                }
+            }
+        };
+        runtime.block_on(async { drop(group.spawn(accepting)) });
+        Self {
+            address,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Hands over each connection after the handshake. Whoever asks for NIP-11 gets a 404.
+    pub(crate) fn upgraded<F>(serve: impl Fn(Stream) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let serve: Serve<Stream> = Arc::new(move |stream| Box::pin(serve(stream)));
+        Self::tcp(move |stream| shake_hands(stream, Arc::clone(&serve)))
+    }
+
+    /// Hands over each WebSocket.
+    pub(crate) fn sockets<F>(serve: impl Fn(TextSocket) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::upgraded(move |stream| {
+            let socket = TextSocket::over(stream, Role::Server, SocketLimits::default());
+            serve(socket.expect("valid options"))
+        })
+    }
+
+    /// A relay that does what is asked, but for what the script says.
+    pub(crate) fn scripted(script: Script) -> (Self, Arc<Played>) {
+        let played = Arc::new(Played {
+            script: Mutex::new(script),
+            ..Played::default()
+        });
+        let shared = Arc::clone(&played);
+        (
+            Self::sockets(move |socket| play(socket, Arc::clone(&shared))),
+            played,
+        )
+    }
+
+    /// `ws://127.0.0.1:…`
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for FakeRelay {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn shake_hands(stream: TcpStream, serve: Serve<Stream>) {
+    let (opened, opening) = tokio::sync::oneshot::channel();
+    let opened = Mutex::new(Some(opened));
+    let answer = service_fn(|mut request: Request<Incoming>| {
+        let upgraded = hyper::upgrade::on(&mut request);
+        let response = match accept(request, SocketLimits::default()) {
+            Ok((response, _)) => {
+                if let Some(opened) = opened.lock().expect("not poisoned").take() {
+                    drop(opened.send(upgraded));
+                }
+                response
+            }
+            Err(_) => Response::builder()
+                .status(StatusCode::NOT_FOUND)
+                .body(Empty::<Bytes>::new())
+                .expect("a response"),
+        };
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades();
+    if serving.await.is_ok()
+        && let Ok(upgraded) = opening.await
+        && let Ok(upgraded) = upgraded.await
+    {
+        serve(TokioIo::new(upgraded)).await;
+    }
+}
+
+/// How a scripted relay answers NEG-OPEN and NEG-MSG.
+#[derive(Debug, Default, Clone)]
+pub(crate) enum Negentropy {
+    /// As NIP-77 has it, over what is listed, whatever the filter.
+    #[default]
+    Honest,
+    /// Not at all.
+    Silent,
+    /// By a NOTICE with this text.
+    Notice(&'static str),
+    /// By NEG-ERR with this reason.
+    Error(&'static str),
+    /// Always by this negentropy message.
+    Always(Vec<u8>),
+    /// Always by another fingerprint for everything.
+    NeverEqual,
+}
+
+/// How a scripted relay answers a REQ for ids.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Delivery {
+    /// What it has of them, then EOSE.
+    #[default]
+    Whole,
+    /// So many of each REQ, then nothing more.
+    StopsAfter(usize),
+    /// What it has of them, then notes that nobody asked for, without end.
+    Endless,
+}
+
+/// How a scripted relay answers EVENT.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Publishing {
+    /// OK, and keeps it.
+    #[default]
+    Keeps,
+    /// OK, and forgets it.
+    Forgets,
+    /// Refuses it with this reason.
+    Refuses(&'static str),
+    /// Says nothing.
+    Silent,
+}
+
+/// A relay's part.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    pub(crate) listed: Vec<Item>,
+    pub(crate) delivered: HashMap<[u8; 32], String>,
+    pub(crate) negentropy: Negentropy,
+    pub(crate) delivery: Delivery,
+    pub(crate) publishing: Publishing,
+}
+
+impl Script {
+    /// Holds these events.
+    pub(crate) fn holding(events: &[Event]) -> Self {
+        events.iter().fold(Self::default(), |script, event| {
+            script.and(event, event.as_json())
+        })
+    }
+
+    /// Lists this event too, and delivers this text for it.
+    pub(crate) fn and(mut self, event: &Event, delivered: impl Into<String>) -> Self {
+        self = self.and_only_lists(event);
+        self.delivered.insert(event.id.to_bytes(), delivered.into());
+        self
+    }
+
+    /// Lists this event too, and never delivers it.
+    pub(crate) fn and_only_lists(mut self, event: &Event) -> Self {
+        let item = Item {
+            timestamp: event.created_at.as_secs(),
+            id: event.id.to_bytes(),
+        };
+        self.listed.push(item);
+        self
+    }
+}
+
+/// What a scripted relay was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Played {
+    script: Mutex<Script>,
+    requested: Mutex<Vec<String>>,
+    offered: Mutex<Vec<String>>,
+}
+
+impl Played {
+    /// The ids that were requested since the last call.
+    pub(crate) fn take_requested(&self) -> Vec<String> {
+        std::mem::take(&mut self.requested.lock().expect("not poisoned"))
+    }
+
+    /// The ids of the events that were offered since the last call.
+    pub(crate) fn take_offered(&self) -> Vec<String> {
+        std::mem::take(&mut self.offered.lock().expect("not poisoned"))
+    }
+
+    /// Whether it holds the event now.
+    pub(crate) fn holds(&self, event: &Event) -> bool {
+        let script = self.script.lock().expect("not poisoned");
+        script
+            .listed
+            .iter()
+            .any(|item| item.id == event.id.to_bytes())
+    }
+
+    fn negotiate(&self, subscription: &str, message: &[u8], round: &mut u64) -> Option<String> {
+        let script = self.script.lock().expect("not poisoned");
+        *round += 1;
+        let reply = match &script.negentropy {
+            Negentropy::Honest => {
+                let set = VecSet::from_unsorted(script.listed.clone());
+                respond(&set, message, FrameLimit::NONE).expect("a well-formed message")
+            }
+            Negentropy::Silent => return None,
+            Negentropy::Notice(text) => return Some(relay_message::encode_notice(text)),
+            Negentropy::Error(reason) => {
+                return Some(relay_message::encode_neg_error(subscription, reason, None));
+            }
+            Negentropy::Always(reply) => reply.clone(),
+            Negentropy::NeverEqual => {
+                // Version 1; up to infinity; a fingerprint.
+                let mut reply = vec![0x61, 0, 0, 1];
+                reply.extend_from_slice(&[round.to_be_bytes(), round.to_le_bytes()].concat());
+                reply
+            }
+        };
+        Some(relay_message::encode_neg_message(subscription, &reply))
+    }
+
+    fn publish(&self, event: &str) -> Option<String> {
+        let json: Value = serde_json::from_str(event).expect("an event");
+        let id: [u8; 32] =
+            hex::decode_array(json["id"].as_str().expect("an id")).expect("32 bytes of hex");
+        self.offered
+            .lock()
+            .expect("not poisoned")
+            .push(hex::encode(&id));
+        let mut script = self.script.lock().expect("not poisoned");
+        match script.publishing {
+            Publishing::Silent => return None,
+            Publishing::Refuses(reason) => {
+                return Some(relay_message::encode_ok(&id, false, reason));
+            }
+            Publishing::Forgets => {}
+            Publishing::Keeps => {
+                let timestamp = json["created_at"].as_u64().expect("a time");
+                script.listed.push(Item { timestamp, id });
+                script.delivered.insert(id, event.to_owned());
+            }
+        }
+        Some(relay_message::encode_ok(&id, true, ""))
+    }
+
+    /// The events asked for, and what is to follow them.
+    fn deliver(&self, subscription: &str, text: &str) -> (Vec<String>, Delivery) {
+        let request: Value = serde_json::from_str(text).expect("JSON");
+        let ids = request[2]["ids"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<String> = ids
+            .iter()
+            .map(|id| id.as_str().expect("a text").to_owned())
+            .collect();
+        self.requested
+            .lock()
+            .expect("not poisoned")
+            .extend(ids.iter().cloned());
+        let script = self.script.lock().expect("not poisoned");
+        let mut replies: Vec<String> = ids
+            .iter()
+            .filter_map(|id| script.delivered.get(&hex::decode_array(id).expect("an id")))
+            .map(|json| relay_message::encode_event(subscription, json))
+            .collect();
+        match script.delivery {
+            Delivery::Whole => replies.push(relay_message::encode_end_of_stored(subscription)),
+            Delivery::StopsAfter(events) => replies.truncate(events),
+            Delivery::Endless => {}
+        }
+        (replies, script.delivery)
+    }
+}
+
+/// Serves one connection.
+async fn play(mut socket: TextSocket, played: Arc<Played>) {
+    let mut round = 0;
+    while let Ok(Some(Message::Text(text))) = socket.recv().await {
+        let text = text.as_str();
+        let replies = match ClientMessage::parse(text, 20).expect("a message of NIP-01 or NIP-77") {
+            ClientMessage::NegOpen {
+                subscription,
+                message,
+                ..
+            }
+            | ClientMessage::NegMessage {
+                subscription,
+                message,
+            } => played
+                .negotiate(&subscription, &message, &mut round)
+                .into_iter()
+                .collect(),
+            ClientMessage::Event(event) => played.publish(event).into_iter().collect(),
+            ClientMessage::Request { subscription, .. } => {
+                let (replies, delivery) = played.deliver(&subscription, text);
+                if matches!(delivery, Delivery::Endless) {
+                    drop(socket.send_all(replies).await);
+                    return endless_events(&mut socket, &subscription).await;
+                }
+                replies
+            }
+            _ => Vec::new(),
+        };
+        if socket.send_all(replies).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends the same event for ever, or until the peer has enough.
+pub(crate) async fn endless_events(socket: &mut TextSocket, subscription: &str) {
+    let unwanted = super::note(&super::author(98), 1_700_000_000, "nobody asked").as_json();
+    let message = relay_message::encode_event(subscription, &unwanted);
+    while socket.send(message.clone()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+trait SendAll {
+    async fn send_all(
+        &mut self,
+        texts: Vec<String>,
+    ) -> Result<(), constellation::protocol::SocketError>;
+}
+
+impl SendAll for TextSocket {
+    async fn send_all(
+        &mut self,
+        texts: Vec<String>,
+    ) -> Result<(), constellation::protocol::SocketError> {
+        for text in texts {
+            self.send(text).await?;
+        }
+        Ok(())
+    }
+}
