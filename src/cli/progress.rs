@@ -34,12 +34,12 @@ impl ProgressView {
                 .by_peer
                 .entry(address.clone())
                 .or_insert_with(|| self.bars.add(new_bar(address)));
-            bar.set_length(progress.need + progress.have);
-            bar.set_position(progress.downloaded + progress.uploaded);
             bar.set_message(format!(
                 "{} rounds, {} in, {} out",
                 progress.rounds, progress.downloaded, progress.uploaded
             ));
+            bar.set_length(progress.need + progress.have);
+            bar.set_position(progress.downloaded + progress.uploaded);
         }
     }
 
@@ -53,9 +53,9 @@ impl ProgressView {
 
 fn new_bar(address: &str) -> ProgressBar {
     let template = if colours_wanted() {
-        "  {prefix:32!} {bar:28.cyan/blue} {pos}/{len}  {per_sec:.dim}  {msg}"
+        "  {prefix:32!} {bar:28.cyan/blue} {human_pos}/{human_len}  {msg:.dim}"
     } else {
-        "  {prefix:32!} {bar:28} {pos}/{len}  {per_sec}  {msg}"
+        "  {prefix:32!} {bar:28} {human_pos}/{human_len}  {msg}"
     };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
