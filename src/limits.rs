@@ -91,7 +91,7 @@ pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
 
 /// Tasks that live as long as the station: listeners, the schedule, sweeping.
 pub const STATION_TASKS_MAX: usize = 16;
-/// Tasks of runs: one for each conversation, and runs asked for through the socket.
+/// Tasks of runs. Each exchange has a group of two below it, for its conversation.
 pub const RUN_TASKS_MAX: usize = 64;
 /// Commands at a time on the control socket.
 pub const CONTROL_TASKS_MAX: usize = 64;

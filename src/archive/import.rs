@@ -15,6 +15,8 @@ use crate::ingest::{Ingest, IngestError, Origin, Verdict};
 
 /// Events submitted together.
 const BATCH_EVENTS: usize = 500;
+/// Bytes submitted together, so that large events do not fill the memory.
+const BATCH_BYTES: usize = 4 << 20;
 /// Submissions in flight.
 const BATCHES_IN_FLIGHT: usize = 16;
 /// Rejected lines named in the report; the rest is counted.
@@ -102,6 +104,7 @@ pub async fn import(
     let limits = EventLimits::default();
     let mut batch: Vec<UnverifiedEvent> = Vec::new();
     let mut numbers: Vec<u64> = Vec::new();
+    let mut bytes = 0;
     loop {
         let line = lines
             .next(limits.bytes_max)
@@ -113,6 +116,7 @@ pub async fn import(
                 report.lines += 1;
                 match UnverifiedEvent::parse(text, &limits) {
                     Ok(event) => {
+                        bytes += event.bytes();
                         batch.push(event);
                         numbers.push(number);
                     }
@@ -125,7 +129,9 @@ pub async fn import(
             }
             None => {}
         }
-        if batch.len() >= BATCH_EVENTS || (ended && !batch.is_empty()) {
+        let is_full = batch.len() >= BATCH_EVENTS || bytes >= BATCH_BYTES;
+        if is_full || (ended && !batch.is_empty()) {
+            bytes = 0;
             let (events, numbers) = (std::mem::take(&mut batch), std::mem::take(&mut numbers));
             in_flight.push_back(submit(ingest, events, numbers));
         }

@@ -45,7 +45,8 @@ impl Exit {
         match report.outcome {
             _ if report.failed_locally() => Self::Local,
             Outcome::Converged | Outcome::Skipped => Self::Done,
-            Outcome::Partial if report.dry_run => Self::Done,
+            // What was compared is shown; a peer that could not be is not.
+            Outcome::Partial if report.dry_run && report.peers_without_error() => Self::Done,
             Outcome::Partial => Self::Partial,
             Outcome::Failed if report.peers.iter().any(|peer| peer.was_reached()) => Self::Partial,
             Outcome::Failed => Self::Unreachable,
@@ -123,4 +124,38 @@ impl From<std::io::Error> for Failure {
 pub(super) fn colours_wanted() -> bool {
     std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::{Failure as Broken, PeerReport, Step};
+
+    fn dry_run(peers: Vec<PeerReport>) -> RunReport {
+        RunReport {
+            run_id: String::new(),
+            outcome: RunReport::outcome_of(&peers),
+            started_at: String::new(),
+            duration_ms: 0,
+            dry_run: true,
+            totals: RunReport::totals_of(&peers, None),
+            peers,
+        }
+    }
+
+    #[test]
+    fn a_dry_run_is_done_only_if_every_peer_was_compared() {
+        let mut compared = PeerReport::new("ws://a");
+        compared.outcome = Outcome::Partial;
+        let mut unreachable = PeerReport::new("ws://b");
+        unreachable.outcome = Outcome::Failed;
+        unreachable.error = Some(Broken {
+            step: Step::Connect,
+            reason: "refused".into(),
+            detail: String::new(),
+        });
+        assert_eq!(Exit::of_run(&dry_run(vec![compared.clone()])), Exit::Done);
+        let both = dry_run(vec![compared, unreachable]);
+        assert_eq!(Exit::of_run(&both), Exit::Partial);
+    }
 }

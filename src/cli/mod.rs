@@ -46,7 +46,10 @@ pub fn main() -> Exit {
             return Failure::local(format!("cannot start the runtime: {error}")).report();
         }
     };
-    match runtime.block_on(Box::pin(carry_out(arguments))) {
+    let ended = runtime.block_on(Box::pin(carry_out(arguments)));
+    // Not waited for: a thread that reads standard input ends only with that input. Stations are closed by now.
+    runtime.shutdown_background();
+    match ended {
         Ok(exit) => exit,
         Err(failure) => failure.report(),
     }

@@ -103,7 +103,11 @@ impl ControlClient {
             let mut answered = std::pin::pin!(answered);
             tokio::select! {
                 response = &mut answered => response,
-                () = &mut connection => answered.await,
+                () = &mut connection => {
+                    // It has ended, and must not be driven again by whoever reads the answer.
+                    connection = Box::pin(std::future::ready(()));
+                    answered.await
+                }
             }
         };
         Ok((response.map_err(broken)?, connection))
@@ -234,10 +238,12 @@ impl ControlClient {
             }
             Err(ControlError::Broken("no report".into()))
         };
+        let mut reading = std::pin::pin!(reading);
         tokio::select! {
             biased;
-            read = reading => read,
-            () = connection => Err(ControlError::Broken("no report".into())),
+            read = &mut reading => read,
+            // What came before the connection ended is still to be read.
+            () = connection => reading.await,
         }
     }
 }

@@ -24,7 +24,8 @@ use tokio_util::io::StreamReader;
 use super::messages::{CommandError, PeerStatus, StatusReport, SyncLine};
 use crate::archive::{self, Export};
 use crate::ingest::Ingest;
-use crate::sync::{FileLock, HistoryError, LockError, RunProgress, Runner, SyncRequest};
+use crate::limits::HISTORY_RUNS_MAX;
+use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
 
@@ -42,8 +43,6 @@ pub struct StationFacts {
     pub peer_id: String,
     /// Its data directory.
     pub data_directory: PathBuf,
-    /// Its state folder.
-    pub state: PathBuf,
     /// Where its relay listens, if it does.
     pub relay: Option<String>,
     /// Unix seconds of its start; `None` if it is only open for one command.
@@ -169,10 +168,6 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
         let snapshot = store.snapshot().map_err(CommandError::local)?;
         let events = snapshot.event_count().map_err(CommandError::local)?;
         let by_kind = snapshot.shared_by_kind().into_iter().collect();
-        let run_in_progress = matches!(
-            FileLock::try_take(&facts.state.join("run.lock")),
-            Err(LockError::Held(_))
-        );
         let (last_run, peers) =
             peers_of(&runner, clock.unix_seconds()).map_err(CommandError::local)?;
         Ok(StatusReport {
@@ -186,7 +181,7 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             events,
             by_kind,
             store_bytes: store.sizes().1,
-            run_in_progress,
+            run_in_progress: runner.is_running(),
             next_run_at: next_run.map(rfc3339),
             last_run,
             peers,
@@ -200,15 +195,18 @@ fn peers_of(
     now: u64,
 ) -> Result<(Option<crate::sync::RunReport>, Vec<PeerStatus>), HistoryError> {
     let history = runner.history();
-    let last_run = history.last_runs(1)?.pop();
+    let mut runs = history.last_runs(HISTORY_RUNS_MAX)?;
     let successes = history.last_successes()?;
     let peers = runner
         .peers()
         .into_iter()
         .map(|peer| {
             let address = peer.address.to_string();
-            let last_outcome = last_run
+            // Not every run is with every peer, and a dry one is no exchange.
+            let last_outcome = runs
                 .iter()
+                .rev()
+                .filter(|run| !run.dry_run)
                 .flat_map(|run| &run.peers)
                 .find(|report| report.address == address)
                 .map(|report| report.outcome);
@@ -222,7 +220,7 @@ fn peers_of(
             }
         })
         .collect();
-    Ok((last_run, peers))
+    Ok((runs.pop(), peers))
 }
 
 async fn post_sync(

@@ -45,27 +45,36 @@ impl DataDirectory {
         self.state().join("control.sock")
     }
 
-    /// Makes what is missing, readable by its owner alone, and empties `state/tmp`.
+    /// Makes what is missing, readable by its owner alone. Changes nothing that is there: another process may hold it.
     ///
     /// # Errors
     /// The system's, with the path.
     pub fn prepare(&self) -> Result<(), (PathBuf, std::io::Error)> {
-        let temporary = self.state().join("tmp");
-        let prepare = |path: &Path| -> std::io::Result<()> {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-        };
         for path in [self.root.clone(), self.events(), self.state()] {
-            prepare(&path).map_err(|error| (path, error))?;
+            make_private(&path).map_err(|error| (path, error))?;
         }
+        Ok(())
+    }
+
+    /// Empties `state/tmp`, for whoever holds the lock.
+    ///
+    /// # Errors
+    /// The system's, with the path.
+    pub fn empty_temporary(&self) -> Result<(), (PathBuf, std::io::Error)> {
+        let temporary = self.state().join("tmp");
         match std::fs::remove_dir_all(&temporary) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err((temporary, error));
             }
             _ => {}
         }
-        prepare(&temporary).map_err(|error| (temporary, error))
+        make_private(&temporary).map_err(|error| (temporary, error))
     }
+}
+
+fn make_private(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }

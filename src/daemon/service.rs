@@ -48,9 +48,12 @@ pub async fn serve_until_signalled(
             _ = hang_up.recv() => match reload() {
                 Ok(config) => {
                     station.reconfigure(&config);
-                    schedule.send_replace(config.schedule);
+                    // A timer that every reload set back might never run out.
+                    schedule.send_if_modified(|current| {
+                        std::mem::replace(current, config.schedule) != config.schedule
+                    });
                     apply(&config);
-                    tracing::info!("configuration read again; listen addresses change at the next start");
+                    tracing::info!("configuration read again; listen, connections_max and own_urls for requests to vanish change at the next start");
                 }
                 Err(error) => tracing::error!(%error, "the configuration in force stays"),
             },

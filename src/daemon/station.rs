@@ -107,7 +107,6 @@ impl Station {
             name: config.station.name.clone(),
             peer_id: identity.peer_id(),
             data_directory: directory.root().to_owned(),
-            state: directory.state(),
             relay: None,
             started_at: None,
         });
@@ -260,16 +259,16 @@ fn open_files(
     clock: &Clock,
     own_urls: Vec<String>,
 ) -> Result<(FileLock, Identity, Ingest), StationError> {
-    directory
-        .prepare()
-        .map_err(|(path, source)| StationError::Directory {
-            path: path.display().to_string(),
-            source,
-        })?;
+    let failed = |(path, source): (std::path::PathBuf, std::io::Error)| StationError::Directory {
+        path: path.display().to_string(),
+        source,
+    };
+    directory.prepare().map_err(failed)?;
     let lock = FileLock::try_take(&directory.lock()).map_err(|error| match error {
         LockError::Held(_) => StationError::InUse(directory.root().display().to_string()),
         other => StationError::Lock(other),
     })?;
+    directory.empty_temporary().map_err(failed)?;
     let identity = Identity::load_or_create(&directory.identity())?;
     let monotonic = clock.clone();
     let mut options =

@@ -150,6 +150,13 @@ pub(super) fn write(
             write(writer, first, now)?;
             return write(writer, second, now);
         }
+        Err(error) if error.is_batch_too_large() && can_be_halved(batch) => {
+            let half = batch[0].accepted.len() / 2;
+            let rest = batch[0].accepted.split_off(half);
+            write(writer, batch, now)?;
+            batch[0].accepted = rest;
+            return write(writer, batch, now);
+        }
         other => other?,
     };
     for (examined, admissions) in batch.iter_mut().zip(committed.value) {
@@ -163,6 +170,11 @@ pub(super) fn write(
         }
     }
     Ok(committed.last_sequence)
+}
+
+/// One submission can be too much by itself: a few hundred events of thousands of tags touch that many pages.
+fn can_be_halved(batch: &[Examined]) -> bool {
+    matches!(batch, [only] if only.accepted.len() > 1)
 }
 
 /// Whether something was stored that asks for a sweep at once.

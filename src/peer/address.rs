@@ -1,5 +1,6 @@
 //! A peer's address, in one normal form.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,8 +18,8 @@ pub enum AddressError {
 }
 
 /// `ws://host:port/path` or `wss://host/path`, normalised: lower-case host, no default port, no credentials or
-/// fragment, no slash at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// fragment, no slash at the end. Dialled as it was written, compared by its normal form.
+#[derive(Debug, Clone)]
 pub struct PeerAddress {
     url: Url,
     text: String,
@@ -53,6 +54,26 @@ impl FromStr for PeerAddress {
         url.set_fragment(None);
         let text = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { url, text })
+    }
+}
+
+impl PartialEq for PeerAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for PeerAddress {}
+
+impl PartialOrd for PeerAddress {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PeerAddress {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
     }
 }
 
@@ -93,6 +114,8 @@ mod tests {
             .parse()
             .expect("an address");
         assert_eq!(with_path.as_str(), "wss://relay.example/nostr");
+        let without_slash = "wss://relay.example/nostr".parse().expect("an address");
+        assert_eq!(with_path, without_slash, "one peer, not two");
     }
 
     #[test]

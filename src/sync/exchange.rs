@@ -70,6 +70,8 @@ pub async fn exchange(
         ingest: context.ingest.clone(),
         peer: plan.address.as_str().to_owned(),
         scope: plan.scope.clone(),
+        fetches: plan.direction.is_down() && !plan.dry_run,
+        offers: plan.direction.is_up() && !plan.dry_run,
         since: plan.since,
         until: plan.until,
         frame_bytes: conversation.frame_bytes,
@@ -77,9 +79,13 @@ pub async fn exchange(
         clock: context.clock.clone(),
         progress: context.progress.clone(),
     };
-    let ended = passes(&transfer, plan, report, tally).await;
-    let counters = transfer.conversation.counters();
-    (report.bytes_in, report.bytes_out) = (counters.bytes_in, counters.bytes_out);
+    let ended = {
+        let counted = CountsBytes {
+            conversation: &transfer.conversation,
+            report: &mut *report,
+        };
+        passes(&transfer, plan, counted.report, tally).await
+    };
     match ended {
         Ok(outcome) => report.outcome = outcome,
         Err((step, error)) => {
@@ -98,6 +104,19 @@ pub async fn exchange(
                 detail: error.to_string(),
             });
         }
+    }
+}
+
+/// Brings the bytes into the report however the exchange ends, also when it is cut off.
+struct CountsBytes<'e> {
+    conversation: &'e Conversation,
+    report: &'e mut PeerReport,
+}
+
+impl Drop for CountsBytes<'_> {
+    fn drop(&mut self) {
+        let counters = self.conversation.counters();
+        (self.report.bytes_in, self.report.bytes_out) = (counters.bytes_in, counters.bytes_out);
     }
 }
 
@@ -121,7 +140,9 @@ async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, 
         let stream = context.dialer.dial(url, deadline).await.ok()?;
         fetch_information_over(stream, url, deadline).await
     };
+    let information = tokio::time::timeout(deadline, Box::pin(information));
     let (socket, information) = tokio::join!(within(deadline, socket), information);
+    let information = information.ok().flatten();
     let failure = |reason: &str, detail: String| Failure {
         step: Step::Connect,
         reason: reason.to_owned(),
@@ -163,6 +184,7 @@ async fn passes(
     tally: &mut Tally,
 ) -> Result<Outcome, (Step, TransferError)> {
     let mut last: Option<Left> = None;
+    let mut seen_to_the_end = false;
     for pass in 0..RECONCILE_PASSES_MAX {
         let step = if pass == 0 {
             Step::Reconcile
@@ -173,7 +195,11 @@ async fn passes(
             .await
             .map_err(|error| (step, error))?;
         tally.rounds += found.rounds;
-        note(report, &found, pass);
+        note(report, &found);
+        if !seen_to_the_end {
+            at_first(report, &found, tally);
+            seen_to_the_end = found.complete;
+        }
         if is_settled(plan, &found) {
             return Ok(Outcome::Converged);
         }
@@ -181,18 +207,20 @@ async fn passes(
             return Ok(Outcome::Partial);
         }
         let left = Left::of(plan, &found);
-        // Equal but for reasons that were entered just now: look once more, there is nothing to move.
-        if !left.is_empty() || !found.complete {
+        // Equal but for reasons that were entered just now, or not seen to the end: look again, nothing is to be moved.
+        if !left.is_empty() {
             if last.as_ref() == Some(&left) {
                 leave_over(plan, &found, tally);
                 return Ok(Outcome::Partial);
             }
             tally.forget_unresolved();
+            (report.need_after, report.have_after) = (None, None);
             move_events(transfer, plan, &found, tally).await?;
         }
         last = Some(left);
     }
-    Ok(Outcome::Partial)
+    let passes = TransferError::Unsettled(RECONCILE_PASSES_MAX);
+    Err((Step::Confirm, passes))
 }
 
 /// D8: the fingerprints with overlay are equal; in one direction, nothing is left on that side.
@@ -204,12 +232,15 @@ fn is_one_way(plan: &ExchangePlan) -> bool {
     !(plan.direction.is_down() && plan.direction.is_up())
 }
 
-fn note(report: &mut PeerReport, found: &Reconciled, pass: usize) {
-    let (need, have) = (found.need.len() as u64, found.have.len() as u64);
-    if pass == 0 {
-        (report.need, report.have) = (need, have);
-    }
-    (report.need_after, report.have_after) = (Some(need), Some(have));
+fn note(report: &mut PeerReport, found: &Reconciled) {
+    (report.need_after, report.have_after) = (Some(found.need_count()), Some(found.have_count()));
+}
+
+/// A difference that no pass takes at once shows itself bit by bit: what was moved meanwhile was part of it.
+fn at_first(report: &mut PeerReport, found: &Reconciled, moved: &Tally) {
+    let refused: u64 = moved.refused_by_peer.values().sum();
+    report.need = moved.downloaded + found.need_count();
+    report.have = moved.uploaded + refused + found.have_count();
 }
 
 /// What is to be moved. If a pass leaves exactly what the last one left, no further pass will help.

@@ -4,7 +4,7 @@
 //! gone at the next compaction. Losing history loses no event.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::outcome::{Outcome, RunReport};
@@ -46,11 +46,15 @@ impl History {
     pub fn append(&self, report: &RunReport) -> Result<(), HistoryError> {
         let mut line = serde_json::to_string(report).map_err(|error| self.error(error.into()))?;
         line.push('\n');
-        let write = || -> io::Result<()> {
+        let mut write = || -> io::Result<()> {
             let mut file = OpenOptions::new()
                 .create(true)
+                .read(true)
                 .append(true)
                 .open(&self.path)?;
+            if ends_in_the_middle_of_a_line(&mut file)? {
+                line.insert(0, '\n');
+            }
             file.write_all(line.as_bytes())?;
             file.sync_data()
         };
@@ -76,13 +80,15 @@ impl History {
     }
 
     fn lines(&self) -> Result<Vec<String>, HistoryError> {
-        match File::open(&self.path) {
+        match fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(self.error(error)),
-            Ok(file) => BufReader::new(file)
-                .lines()
-                .collect::<io::Result<_>>()
-                .map_err(|error| self.error(error)),
+            // A crash may tear a character in two: such a line is no report, and the others still count.
+            Ok(bytes) => Ok(bytes
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect()),
         }
     }
 
@@ -112,7 +118,10 @@ impl History {
             let Ok(started) = run.started_at.parse::<jiff::Timestamp>() else {
                 continue;
             };
-            let ended = started.as_millisecond().unsigned_abs() + run.duration_ms;
+            let ended = started
+                .as_millisecond()
+                .unsigned_abs()
+                .saturating_add(run.duration_ms);
             for peer in run.peers {
                 if peer.outcome == Outcome::Converged && !run.dry_run {
                     successes.insert(peer.address, ended / 1_000);
@@ -120,5 +129,48 @@ impl History {
             }
         }
         Ok(successes)
+    }
+}
+
+/// What is appended after a torn line would be lost with it.
+fn ends_in_the_middle_of_a_line(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(run_id: &str) -> RunReport {
+        RunReport {
+            run_id: run_id.to_owned(),
+            outcome: Outcome::Converged,
+            started_at: "2026-01-31T12:00:00Z".to_owned(),
+            duration_ms: 1,
+            dry_run: false,
+            peers: Vec::new(),
+            totals: RunReport::totals_of(&[], None),
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_crash_tore_costs_no_other_run() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let history = History::in_folder(folder.path());
+        history.append(&report("before")).expect("written");
+        let path = folder.path().join("history.jsonl");
+        let mut torn = fs::read(&path).expect("there");
+        torn.extend_from_slice(b"{\"run_id\":\"torn \xe2\x80"); // in the middle of a character
+        fs::write(&path, torn).expect("ours");
+        history.append(&report("after")).expect("written");
+        let runs = history.last_runs(10).expect("readable");
+        let ids: Vec<&str> = runs.iter().map(|run| run.run_id.as_str()).collect();
+        assert_eq!(ids, ["before", "after"]);
     }
 }

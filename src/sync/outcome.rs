@@ -156,17 +156,17 @@ impl PeerReport {
             .is_none_or(|error| error.step != Step::Connect)
     }
 
-    pub(super) fn take_tally(&mut self, tally: &Tally) {
+    pub(super) fn take_tally(&mut self, tally: Tally) {
         self.rounds = tally.rounds;
         self.downloaded = tally.downloaded;
         self.stored = tally.stored;
         self.duplicates = tally.duplicates;
-        self.rejected = tally.rejected.clone();
-        self.uploaded = tally.uploaded;
-        self.refused_by_peer = tally.refused_by_peer.clone();
         self.unresolved = tally.unresolved();
-        self.by_kind = tally.by_kind.clone();
-        self.authors = tally.authors.clone();
+        self.rejected = tally.rejected;
+        self.uploaded = tally.uploaded;
+        self.refused_by_peer = tally.refused_by_peer;
+        self.by_kind = tally.by_kind;
+        self.authors = tally.authors;
     }
 }
 
@@ -189,9 +189,9 @@ pub struct Totals {
     pub need: u64,
     /// Events that we had and peers lacked.
     pub have: u64,
-    /// Left over, as far as the peers' last reconciliations tell.
+    /// Left over by the last reconciliations; where none followed the transfer, at most what there was at first.
     pub need_after: u64,
-    /// Left over, as far as the peers' last reconciliations tell.
+    /// Left over by the last reconciliations; where none followed the transfer, at most what there was at first.
     pub have_after: u64,
     /// Events that came.
     pub downloaded: u64,
@@ -250,8 +250,8 @@ impl RunReport {
             totals.rounds += peer.rounds;
             totals.need += peer.need;
             totals.have += peer.have;
-            totals.need_after += peer.need_after.unwrap_or(0);
-            totals.have_after += peer.have_after.unwrap_or(0);
+            totals.need_after += peer.need_after.unwrap_or(peer.need);
+            totals.have_after += peer.have_after.unwrap_or(peer.have);
             totals.downloaded += peer.downloaded;
             totals.stored += peer.stored;
             totals.duplicates += peer.duplicates;
@@ -279,6 +279,11 @@ impl RunReport {
         } else {
             Outcome::Partial
         }
+    }
+
+    /// Whether every exchange came to its end.
+    pub fn peers_without_error(&self) -> bool {
+        self.peers.iter().all(|peer| peer.error.is_none())
     }
 
     /// Whether our own store failed on the way.

@@ -88,12 +88,10 @@ pub fn plan(
         if !seen.insert(peer.address.clone()) {
             continue;
         }
-        let kinds = request
-            .kinds
-            .as_ref()
-            .or(peer.kinds.as_ref())
-            .or(scope.kinds.as_ref());
-        let kinds = kind_set(kinds, request.dms || scope.dms)?;
+        let named = request.kinds.as_ref().or(peer.kinds.as_ref());
+        // Kinds named for this run or peer stand for those of the scope, its private messages included.
+        let dms = request.dms || (scope.dms && named.is_none());
+        let kinds = kind_set(named.or(scope.kinds.as_ref()), dms)?;
         exchanges.push(ExchangePlan {
             address: peer.address,
             direction: request.direction.unwrap_or(peer.direction),
@@ -264,6 +262,27 @@ mod tests {
         };
         let plan = planned(&with_dms, &[peer("ws://a")]).expect("a plan");
         assert!(plan.exchanges[0].scope.kinds.contains(1059));
+    }
+
+    #[test]
+    fn private_messages_of_the_scope_do_not_go_to_a_peer_with_kinds_of_its_own() {
+        let public = PeerOptions {
+            kinds: Some("0,1".parse().expect("kinds")),
+            ..peer("ws://public")
+        };
+        let scope = ScopeOptions {
+            dms: true,
+            ..ScopeOptions::default()
+        };
+        let request = SyncRequest::default();
+        let peers = [public, peer("ws://friend")];
+        let plan = plan(&request, &peers, &scope, Deadlines::default(), NOW).expect("a plan");
+        let shares_private: Vec<bool> = plan
+            .exchanges
+            .iter()
+            .map(|exchange| exchange.scope.kinds.contains(1059))
+            .collect();
+        assert_eq!(shares_private, [false, true]);
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Exchange {
     /// Whether it ended or was cut off: the tally tells what was achieved.
     fn into_report(self) -> PeerReport {
         let mut report = self.report;
-        report.take_tally(&self.tally);
+        report.take_tally(self.tally);
         report
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::history::History;
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
@@ -40,8 +40,8 @@ pub enum TriggerError {
 pub struct Runner {
     context: RunContext,
     options: watch::Receiver<Arc<SyncOptions>>,
-    /// Held during a run of this process; the file lock says the same to other processes.
-    turn: Arc<Mutex<()>>,
+    /// Its one permit is held during a run of this process; the file lock says the same to other processes.
+    turn: Arc<Semaphore>,
 }
 
 impl Runner {
@@ -50,7 +50,7 @@ impl Runner {
         Self {
             context,
             options,
-            turn: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -61,7 +61,8 @@ impl Runner {
     /// # Errors
     /// [`TriggerError`].
     pub async fn trigger_in_turn(&self, request: &SyncRequest) -> Result<RunReport, TriggerError> {
-        let _turn = self.turn.lock().await;
+        // Nobody closes it: waiting cannot fail.
+        let _turn = self.turn.acquire().await;
         self.carry_out(request, |_| {}).await
     }
 
@@ -78,7 +79,7 @@ impl Runner {
         announce: impl FnOnce(RunProgress),
     ) -> Result<RunReport, TriggerError> {
         // Without its turn, the run finds the file lock held, and says so.
-        let _turn = self.turn.try_lock();
+        let _turn = self.turn.try_acquire();
         self.carry_out(request, announce).await
     }
 
@@ -97,6 +98,12 @@ impl Runner {
         )?;
         let ran = run(&self.context, plan, announce);
         Ok(Box::pin(ran).await?)
+    }
+
+    /// Whether a run is in progress. Looks without touching the file lock: a run that begins meanwhile must not
+    /// find it held.
+    pub fn is_running(&self) -> bool {
+        self.turn.available_permits() == 0
     }
 
     /// The configured peers.

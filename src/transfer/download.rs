@@ -226,9 +226,10 @@ impl Fetched {
                     }
                 }
                 Verdict::Duplicate => tally.duplicates += 1,
-                // Nobody stores it, so nobody should list it: as good as not asked for.
+                // No forgery (strfry stores and lists ephemeral events for minutes), but nothing to keep either:
+                // remembered like what is outside the filter, until the peer lists it no more.
                 Verdict::Ephemeral => {
-                    tally.reject(Rejection::OutsideFilter);
+                    tally.reject(Rejection::OutOfScope);
                     enter.push(remembered(&outcome, Rejection::OutsideFilter, now));
                 }
                 Verdict::Rejected(reason) => {

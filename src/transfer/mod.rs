@@ -46,6 +46,10 @@ pub struct Transfer {
     pub peer: String,
     /// What is shared with it.
     pub scope: Arc<Scope>,
+    /// Whether what we lack is to be fetched.
+    pub fetches: bool,
+    /// Whether what the peer lacks is to be offered.
+    pub offers: bool,
     /// Unix seconds of the oldest event that takes part.
     pub since: Option<u64>,
     /// Unix seconds of the newest.
@@ -81,6 +85,9 @@ pub enum TransferError {
     /// The peer's negentropy message cannot be read.
     #[error("malformed negentropy message: {0}")]
     Malformed(String),
+    /// Pass after pass the sets still differed, in something else each time.
+    #[error("the sets still differ after {0} passes")]
+    Unsettled(usize),
     /// Reconciling did not end within the bound of rounds.
     #[error("no end of reconciling after {0} rounds")]
     TooManyRounds(u64),
@@ -110,6 +117,7 @@ impl TransferError {
             Self::Refused(_) => "refused",
             Self::UnknownVersion(_) => "unknown_version",
             Self::Malformed(_) => "malformed_negentropy",
+            Self::Unsettled(_) => "unsettled",
             Self::TooManyRounds(_) => "too_many_rounds",
             Self::Forgeries { .. } => "forgeries",
             Self::Ingest(IngestError::DiskFull) => "disk_full",

@@ -1,6 +1,6 @@
 //! One reconciliation: our set with the peer's overlay against the peer's set, by NIP-77.
 //!
-//! Gives what is really to be fetched and offered. Ids whose absence has a known reason are sorted out: they enter
+//! Gives what is really to be fetched and offered; of a side that is not to be moved, a bounded part. Ids whose absence has a known reason are sorted out: they enter
 //! the peer's overlay, or leave it when the reason is gone, before anything is moved. Stops early, and says so,
 //! when the difference is larger than one pass takes. Every message works on a fresh snapshot, off the runtime.
 
@@ -27,6 +27,10 @@ pub struct Reconciled {
     pub need: Vec<[u8; 32]>,
     /// Our events to offer.
     pub have: Vec<Item>,
+    /// More ids that the peer has and we lack: counted and not kept, since they are not to be fetched.
+    pub more_need: u64,
+    /// More events that we have and the peer lacks: counted and not kept, since they are not to be offered.
+    pub more_have: u64,
     /// Rounds it took.
     pub rounds: u64,
     /// Whether the peers' sets were compared to the end.
@@ -38,7 +42,17 @@ pub struct Reconciled {
 impl Reconciled {
     /// D8: the fingerprints with overlay are equal.
     pub fn is_equal(&self) -> bool {
-        self.complete && !self.overlay_changed && self.need.is_empty() && self.have.is_empty()
+        self.complete && !self.overlay_changed && self.need_count() == 0 && self.have_count() == 0
+    }
+
+    /// How many events the peer has and we lack.
+    pub fn need_count(&self) -> u64 {
+        self.need.len() as u64 + self.more_need
+    }
+
+    /// How many events we have and the peer lacks.
+    pub fn have_count(&self) -> u64 {
+        self.have.len() as u64 + self.more_have
     }
 }
 
@@ -51,8 +65,8 @@ impl Reconciled {
 pub async fn reconcile(transfer: &Transfer) -> Result<Reconciled, TransferError> {
     transfer.ingest.sweep().await?;
     let overlay = load_overlay(transfer).await?;
-    let (difference, rounds, complete) = converse(transfer, &overlay).await?;
-    let sorted = sort_out(transfer, overlay, difference).await?;
+    let found = converse(transfer, &overlay).await?;
+    let sorted = sort_out(transfer, overlay, found.difference).await?;
     transfer
         .ingest
         .change_overlay(&transfer.peer, sorted.enter, sorted.leave)
@@ -60,8 +74,10 @@ pub async fn reconcile(transfer: &Transfer) -> Result<Reconciled, TransferError>
     Ok(Reconciled {
         need: sorted.need,
         have: sorted.have,
-        rounds,
-        complete,
+        more_need: found.unkept.need,
+        more_have: found.unkept.have,
+        rounds: found.rounds,
+        complete: found.complete,
         overlay_changed: sorted.changed,
     })
 }
@@ -89,11 +105,16 @@ async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError
     Ok(Arc::new(overlay))
 }
 
-/// The dialogue. Gives the difference, the rounds, and whether it came to its end.
-async fn converse(
-    transfer: &Transfer,
-    overlay: &Arc<Overlay>,
-) -> Result<(Difference, u64, bool), TransferError> {
+/// What a dialogue brought to light.
+struct Found {
+    difference: Difference,
+    unkept: Unkept,
+    rounds: u64,
+    /// Whether it came to its end.
+    complete: bool,
+}
+
+async fn converse(transfer: &Transfer, overlay: &Arc<Overlay>) -> Result<Found, TransferError> {
     let limit = FrameLimit::new(transfer.frame_bytes)
         .map_err(|error| TransferError::Malformed(error.to_string()))?;
     let mut session = Session {
@@ -103,6 +124,7 @@ async fn converse(
         initiator: Initiator::new(limit),
         difference: Difference::default(),
     };
+    let mut unkept = Unkept::default();
     let first;
     (session, first) = off_runtime(move || {
         let first = session.with_set(|set, session| session.initiator.open(set))?;
@@ -128,13 +150,21 @@ async fn converse(
         transfer
             .progress
             .send_modify(|progress| progress.rounds += 1);
+        unkept.shed(transfer.fetches, transfer.offers, &mut session.difference);
+        let kept = session.difference.need.len() + session.difference.have.len();
+        let found = |difference, complete| Found {
+            difference,
+            unkept,
+            rounds,
+            complete,
+        };
         let next = match step {
-            Step::Done => return Ok((session.difference, rounds, true)),
+            Step::Done => return Ok(found(session.difference, true)),
+            Step::Continue(_) if kept > DIFFERENCE_IDS_MAX => {
+                return Ok(found(session.difference, false));
+            }
             Step::Continue(next) => next,
         };
-        if session.difference.need.len() + session.difference.have.len() > DIFFERENCE_IDS_MAX {
-            return Ok((session.difference, rounds, false));
-        }
         if rounds >= RECONCILE_ROUNDS_MAX {
             return Err(TransferError::TooManyRounds(rounds));
         }
@@ -155,6 +185,28 @@ fn answer_of(reply: NegReply, rounds: u64) -> Result<Vec<u8>, TransferError> {
             ..
         } => Err(TransferError::NoNip77(text)),
         NegReply::Error { text, .. } => Err(TransferError::Refused(text)),
+    }
+}
+
+/// Counts of what is not to be moved, beyond what is kept: else a side that nobody wants would fill the pass, and the
+/// other one would never be seen to its end. (What a cut frame told twice counts twice.)
+#[derive(Debug, Clone, Copy, Default)]
+struct Unkept {
+    need: u64,
+    have: u64,
+}
+
+impl Unkept {
+    fn shed(&mut self, fetches: bool, offers: bool, difference: &mut Difference) {
+        const KEPT_MAX: usize = DIFFERENCE_IDS_MAX / 2;
+        if !fetches && difference.need.len() > KEPT_MAX {
+            self.need += difference.need.len() as u64;
+            difference.need.clear();
+        }
+        if !offers && difference.have.len() > KEPT_MAX {
+            self.have += difference.have.len() as u64;
+            difference.have.clear();
+        }
     }
 }
 
@@ -285,4 +337,28 @@ fn sort_needs(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_is_not_to_be_moved_is_counted_and_leaves_room_for_the_other() {
+        let item = Item {
+            timestamp: 1,
+            id: [1; 32],
+        };
+        let mut difference = Difference {
+            have: vec![item; DIFFERENCE_IDS_MAX],
+            need: vec![[2; 32]; DIFFERENCE_IDS_MAX],
+        };
+        let mut unkept = Unkept::default();
+        unkept.shed(true, false, &mut difference);
+        assert_eq!((unkept.need, unkept.have), (0, DIFFERENCE_IDS_MAX as u64));
+        assert_eq!(
+            (difference.need.len(), difference.have.len()),
+            (DIFFERENCE_IDS_MAX, 0)
+        );
+    }
 }
