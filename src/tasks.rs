@@ -71,6 +71,14 @@ impl TaskGroup {
         }))
     }
 
+    /// Takes no more tasks, and waits until those there are have ended by themselves.
+    ///
+    /// Cancel safety: the group stays closed.
+    pub async fn drain(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
     /// Asks every task to end, and waits until all have.
     pub async fn end(&self) {
         self.token.cancel();

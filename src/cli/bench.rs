@@ -48,7 +48,7 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
         .tempdir()?;
     let input = folder.path().join("events.jsonl");
     if !arguments.json {
-        println!(
+        outln!(
             "Signing {} events …",
             thousands(u64::from(arguments.events))
         );
@@ -56,12 +56,12 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let event_bytes = make_input(&input, arguments.events, &clock).await?;
     let figures = measure(folder.path(), &input, &arguments, event_bytes, &clock).await?;
     if arguments.json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string(&figures).map_err(Failure::local)?
         );
     } else {
-        print!("{}", as_table(&figures));
+        outln!("{}", as_table(&figures).trim_end());
     }
     Ok(Exit::Done)
 }

@@ -88,9 +88,9 @@ async fn show(
             );
         }
     }
-    println!("Before:");
-    print!("{}", overview(stations).await?);
-    println!();
+    outln!("Before:");
+    outln!("{}", overview(stations).await?.trim_end());
+    outln!("");
     let mut converged = true;
     for station in stations {
         match converge(station, stations).await? {
@@ -98,16 +98,16 @@ async fn show(
             None => return Ok(Exit::Interrupted),
         }
     }
-    println!();
-    println!("After:");
-    print!("{}", overview(stations).await?);
-    println!();
+    outln!("");
+    outln!("After:");
+    outln!("{}", overview(stations).await?.trim_end());
+    outln!("");
     let equal = compare(stations).await?;
     if keep {
-        println!();
-        println!("The stations stay until you press Ctrl-C:");
+        outln!("");
+        outln!("The stations stay until you press Ctrl-C:");
         for station in stations {
-            println!("  {}  {}", station.name, station.address);
+            outln!("  {}  {}", station.name, station.address);
         }
         tokio::signal::ctrl_c().await?;
     }
@@ -134,7 +134,7 @@ async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<Option<O
         return Ok(None);
     };
     view.finish();
-    println!(
+    outln!(
         "{} with {} peers: {}, {} fetched, {} offered, {}",
         station.name,
         report.peers.len(),
@@ -148,7 +148,7 @@ async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<Option<O
         .iter()
         .filter(|peer| peer.outcome != Outcome::Converged)
     {
-        println!("  {}: {} {:?}", peer.address, peer.outcome, peer.error);
+        outln!("  {}: {} {:?}", peer.address, peer.outcome, peer.error);
     }
     Ok(Some(report.outcome))
 }
@@ -203,11 +203,11 @@ async fn compare(stations: &[DemoStation]) -> Result<bool, Failure> {
         exports.insert(exported(station).await?);
     }
     let verdict = |distinct: usize| if distinct == 1 { "equal" } else { "DIFFERENT" };
-    println!("Range fingerprints: {}", verdict(fingerprints.len()));
-    println!("Exported events:    {}", verdict(exports.len()));
+    outln!("Range fingerprints: {}", verdict(fingerprints.len()));
+    outln!("Exported events:    {}", verdict(exports.len()));
     let equal = fingerprints.len() == 1 && exports.len() == 1;
     if equal {
-        println!("All {} stations hold the same events.", stations.len());
+        outln!("All {} stations hold the same events.", stations.len());
     }
     Ok(equal)
 }
@@ -235,7 +235,7 @@ async fn made_up(clock: &Clock, stations: usize) -> Result<Vec<Vec<String>>, Fai
         replaced,
         deleted,
     } = sample.await.map_err(Failure::local)?;
-    println!(
+    outln!(
         "Made {} events: {} for all stations, {} replaced, {} deleted, the rest spread.",
         thousands((spread.len() + common.len() + 2 * (replaced.len() + deleted.len())) as u64),
         common.len(),

@@ -39,12 +39,12 @@ pub(super) async fn import(global: &Global, arguments: &JsonArguments) -> Result
         }
     };
     if arguments.json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string(&report).map_err(Failure::local)?
         );
     } else {
-        print_import(&report);
+        print_import(&report)?;
     }
     Ok(if report.failed_lines() == 0 {
         Exit::Done
@@ -53,7 +53,7 @@ pub(super) async fn import(global: &Global, arguments: &JsonArguments) -> Result
     })
 }
 
-fn print_import(report: &ImportReport) {
+fn print_import(report: &ImportReport) -> Result<(), Failure> {
     for rejected in report.rejected_lines.iter().take(LINES_SHOWN) {
         eprintln!("line {}: {}", rejected.line, rejected.reason);
     }
@@ -70,7 +70,8 @@ fn print_import(report: &ImportReport) {
     for (reason, count) in &report.rejected {
         text.push_str(&format!(", {} {reason}", thousands(*count)));
     }
-    println!("{text}");
+    outln!("{text}");
+    Ok(())
 }
 
 pub(super) async fn export(global: &Global, arguments: &ExportArguments) -> Result<Exit, Failure> {
@@ -122,9 +123,9 @@ pub(super) async fn count(global: &Global, arguments: &CountArguments) -> Result
         }
     };
     if arguments.json {
-        println!("{{\"count\":{count}}}");
+        outln!("{{\"count\":{count}}}");
     } else {
-        println!("{count}");
+        outln!("{count}");
     }
     Ok(Exit::Done)
 }
@@ -139,15 +140,15 @@ pub(super) async fn verify(global: &Global, arguments: &JsonArguments) -> Result
         }
     };
     if arguments.json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string(&report).map_err(Failure::local)?
         );
     } else {
         for problem in &report.problems {
-            println!("{problem}");
+            outln!("{problem}");
         }
-        println!(
+        outln!(
             "{} events and {} range fingerprints checked: {}",
             thousands(report.events),
             thousands(report.segments),

@@ -1,6 +1,6 @@
 //! How a command ends.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::{ExitCode, Termination};
 
 use crate::control::{CommandError, ControlError, ExitReason};
@@ -85,7 +85,9 @@ impl Failure {
 
     /// Says it on standard error.
     pub(super) fn report(self) -> Exit {
-        eprintln!("constellation: {}", self.message);
+        if !self.message.is_empty() {
+            eprintln!("constellation: {}", self.message);
+        }
         self.exit
     }
 }
@@ -103,6 +105,7 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::Command(error) => error.into(),
+            ControlError::Output(error) => error.into(),
             other => Self::local(other),
         }
     }
@@ -116,8 +119,23 @@ impl From<StationError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // Whoever read our output has seen enough.
+            return Self {
+                exit: Exit::Done,
+                message: String::new(),
+            };
+        }
         Self::local(error)
     }
+}
+
+/// Writes a line of output.
+///
+/// # Errors
+/// That of standard output; a reader who has gone ends the command quietly.
+pub(super) fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// Colours only on a terminal, and not where NO_COLOR says so.

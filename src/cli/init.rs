@@ -27,6 +27,6 @@ pub(super) fn init(global: &Global, arguments: &InitArguments) -> Result<Exit, F
     }
     let mut file = std::fs::File::create_new(&path).map_err(failed)?;
     file.write_all(sample().as_bytes()).map_err(failed)?;
-    println!("{}", path.display());
+    outln!("{}", path.display());
     Ok(Exit::Done)
 }

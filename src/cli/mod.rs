@@ -3,6 +3,13 @@
 //! Exit codes (DESIGN §6): 0 done or converged; 1 done, but something was rejected or found wrong; 2 usage or
 //! configuration; 3 nothing could be reached; 4 deadline; 5 local failure; 130 interrupted.
 
+/// As `println!`, in a function that gives a `Result` with our `Failure`: a reader who has gone is no panic.
+macro_rules! outln {
+    ($($words:tt)*) => {
+        $crate::cli::exit::say(format_args!($($words)*))?
+    };
+}
+
 mod access;
 mod arguments;
 mod bench;

@@ -16,12 +16,12 @@ pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result
         }
     };
     if arguments.json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string(&report).map_err(Failure::local)?
         );
     } else {
-        print!("{}", as_text(&report));
+        outln!("{}", as_text(&report).trim_end());
     }
     Ok(Exit::Done)
 }

@@ -50,12 +50,12 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
     };
     view.finish();
     if json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string(&report).map_err(Failure::local)?
         );
     } else {
-        print_report(&report);
+        print_report(&report)?;
     }
     Ok(Exit::of_run(&report))
 }
@@ -91,13 +91,13 @@ pub(super) async fn run_here(
     }
 }
 
-fn print_report(report: &RunReport) {
+fn print_report(report: &RunReport) -> Result<(), Failure> {
     if report.outcome == Outcome::Skipped {
-        println!("skipped: another run is in progress");
-        return;
+        outln!("skipped: another run is in progress");
+        return Ok(());
     }
     for peer in &report.peers {
-        print_peer(peer, report.dry_run);
+        print_peer(peer, report.dry_run)?;
     }
     let totals = &report.totals;
     let what = if report.dry_run {
@@ -108,17 +108,18 @@ fn print_report(report: &RunReport) {
     } else {
         format!("{} stored, {} uploaded", totals.stored, totals.uploaded)
     };
-    println!(
+    outln!(
         "{}: {what}, {} of {} peers converged, {}",
         report.outcome,
         totals.peers_succeeded,
         totals.peers_total,
         seconds(report.duration_ms)
     );
+    Ok(())
 }
 
-fn print_peer(peer: &PeerReport, dry_run: bool) {
-    println!(
+fn print_peer(peer: &PeerReport, dry_run: bool) -> Result<(), Failure> {
+    outln!(
         "{}  {}  need {} have {}  rounds {}  {} in, {} out  {}",
         peer.address,
         peer.outcome,
@@ -130,7 +131,7 @@ fn print_peer(peer: &PeerReport, dry_run: bool) {
         seconds(peer.duration_ms)
     );
     if let Some(error) = &peer.error {
-        println!("  failed: {}", error.detail);
+        outln!("  failed: {}", error.detail);
     }
     if !peer.rejected.is_empty() {
         let reasons: Vec<String> = peer
@@ -138,7 +139,7 @@ fn print_peer(peer: &PeerReport, dry_run: bool) {
             .iter()
             .map(|(reason, count)| format!("{reason} {count}"))
             .collect();
-        println!("  not taken: {}", reasons.join(", "));
+        outln!("  not taken: {}", reasons.join(", "));
     }
     if !peer.refused_by_peer.is_empty() {
         let reasons: Vec<String> = peer
@@ -146,11 +147,12 @@ fn print_peer(peer: &PeerReport, dry_run: bool) {
             .iter()
             .map(|(reason, count)| format!("{reason} {count}"))
             .collect();
-        println!("  refused by the peer: {}", reasons.join(", "));
+        outln!("  refused by the peer: {}", reasons.join(", "));
     }
     if !dry_run {
         for left in &peer.unresolved {
-            println!("  left over: {} ({})", left.count, left.why);
+            outln!("  left over: {} ({})", left.count, left.why);
         }
     }
+    Ok(())
 }

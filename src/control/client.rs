@@ -35,6 +35,9 @@ pub enum ControlError {
     /// The connection broke, or the answer cannot be understood: another version, perhaps.
     #[error("the station's answer broke off: {0}")]
     Broken(String),
+    /// What was exported cannot be written.
+    #[error("cannot write: {0}")]
+    Output(std::io::Error),
     /// The station says why.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -196,7 +199,7 @@ impl ControlClient {
             }
             while let Some(frame) = body.frame().await {
                 if let Ok(data) = frame.map_err(broken)?.into_data() {
-                    write(&data).map_err(broken)?;
+                    write(&data).map_err(ControlError::Output)?;
                 }
             }
             Ok(())

@@ -62,7 +62,12 @@ pub struct Station {
     ingest: Ingest,
     runner: Runner,
     tasks: TaskGroup,
-    groups: Vec<TaskGroup>,
+    /// Conversations of runs.
+    run_tasks: TaskGroup,
+    /// Listens for commands.
+    accepting: TaskGroup,
+    /// Commands that are being carried out for other processes.
+    commands: TaskGroup,
     facts: watch::Sender<StationFacts>,
     next_run: watch::Sender<Option<u64>>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
@@ -93,6 +98,7 @@ impl Station {
         let tasks = TaskGroup::new(STATION_TASKS_MAX);
         let run_tasks = tasks.child(RUN_TASKS_MAX);
         let control_tasks = tasks.child(CONTROL_TASKS_MAX);
+        let tasks_accepting = tasks.child(1);
         let sync_options = watch::Sender::new(Arc::new(config.sync_options()));
         let context = RunContext {
             ingest: ingest.clone(),
@@ -118,7 +124,9 @@ impl Station {
             ingest,
             runner,
             tasks,
-            groups: vec![run_tasks, control_tasks.clone()],
+            run_tasks,
+            accepting: tasks_accepting,
+            commands: control_tasks.clone(),
             facts,
             next_run: watch::Sender::new(None),
             sync_options,
@@ -138,7 +146,7 @@ impl Station {
                 source,
             }
         })?;
-        self.tasks
+        self.accepting
             .spawn(serving)
             .map_err(|error| StationError::Start(error.to_string()))?;
         Ok(())
@@ -230,26 +238,34 @@ impl Station {
         }
     }
 
-    /// Ends all tasks, commits what was taken, closes the store and lets go of the lock.
+    /// Ends all tasks, commits what was taken, closes the store and lets go of the lock. A station that was only
+    /// opened for a command first finishes what other commands asked of it meanwhile, unless it is interrupted.
     pub async fn close(self) {
+        self.accepting.end().await;
+        let socket = self.directory.control_socket();
+        // From now on others wait for the lock instead of talking to a process that is leaving.
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::debug!(%error, "the control socket was gone already");
+        }
+        if self.facts.borrow().started_at.is_none() {
+            tokio::select! {
+                () = self.commands.drain() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
         if let Some((relay, connections)) = self.relay.get() {
             relay.close().await;
             connections.end().await;
         }
         self.tasks.end().await;
-        for group in &self.groups {
-            group.end().await;
-        }
-        let socket = self.directory.control_socket();
+        self.commands.end().await;
+        self.run_tasks.end().await;
         let ingest = self.ingest.clone();
         let closing = tokio::task::spawn_blocking(move || ingest.close());
         if let Err(failure) = closing.await
             && failure.is_panic()
         {
             std::panic::resume_unwind(failure.into_panic());
-        }
-        if let Err(error) = std::fs::remove_file(&socket) {
-            tracing::debug!(%error, "the control socket was gone already");
         }
     }
 }

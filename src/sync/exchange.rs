@@ -191,7 +191,8 @@ async fn passes(
         } else {
             Step::Confirm
         };
-        let found = transfer::reconcile(transfer)
+        report.step = step;
+        let mut found = transfer::reconcile(transfer)
             .await
             .map_err(|error| (step, error))?;
         tally.rounds += found.rounds;
@@ -206,7 +207,16 @@ async fn passes(
         if plan.dry_run {
             return Ok(Outcome::Partial);
         }
+        // What the peer refused for the moment would be refused again: it is for the next run.
+        let offered = found.have.len();
+        found
+            .have
+            .retain(|item| !tally.held_back.contains(&item.id));
         let left = Left::of(plan, &found);
+        if left.is_empty() && found.have.len() < offered && found.complete && !found.overlay_changed
+        {
+            return Ok(Outcome::Partial);
+        }
         // Equal but for reasons that were entered just now, or not seen to the end: look again, nothing is to be moved.
         if !left.is_empty() {
             if last.as_ref() == Some(&left) {
@@ -215,7 +225,7 @@ async fn passes(
             }
             tally.forget_unresolved();
             (report.need_after, report.have_after) = (None, None);
-            move_events(transfer, plan, &found, tally).await?;
+            move_events(transfer, plan, &found, report, tally).await?;
         }
         last = Some(left);
     }
@@ -275,9 +285,11 @@ async fn move_events(
     transfer: &Transfer,
     plan: &ExchangePlan,
     found: &Reconciled,
+    report: &mut PeerReport,
     tally: &mut Tally,
 ) -> Result<(), (Step, TransferError)> {
     if plan.direction.is_down() && !found.need.is_empty() {
+        report.step = Step::Download;
         transfer
             .progress
             .send_modify(|progress| progress.need += found.need.len() as u64);
@@ -286,6 +298,7 @@ async fn move_events(
             .map_err(|error| (Step::Download, error))?;
     }
     if plan.direction.is_up() && !found.have.is_empty() {
+        report.step = Step::Upload;
         transfer
             .progress
             .send_modify(|progress| progress.have += found.have.len() as u64);

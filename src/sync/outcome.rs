@@ -70,6 +70,10 @@ pub struct Failure {
     pub detail: String,
 }
 
+const fn first_step() -> Step {
+    Step::Connect
+}
+
 /// One exchange.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerReport {
@@ -115,6 +119,9 @@ pub struct PeerReport {
     pub bytes_out: u64,
     /// How long it took.
     pub duration_ms: u64,
+    /// The step it is at, or ended in.
+    #[serde(skip, default = "first_step")]
+    pub step: Step,
     /// Distinct authors of the events stored.
     #[serde(skip)]
     pub authors: std::collections::HashSet<[u8; 32]>,
@@ -145,6 +152,7 @@ impl PeerReport {
             bytes_in: 0,
             bytes_out: 0,
             duration_ms: 0,
+            step: first_step(),
             authors: std::collections::HashSet::new(),
         }
     }
@@ -267,14 +275,15 @@ impl RunReport {
         totals
     }
 
-    /// The outcome of a run from those of its exchanges.
+    /// The outcome of a run that was in time, from those of its exchanges.
     pub fn outcome_of(peers: &[PeerReport]) -> Outcome {
         let all = |outcome| peers.iter().all(|peer| peer.outcome == outcome);
         if all(Outcome::Converged) {
             Outcome::Converged
-        } else if peers.iter().any(|peer| peer.outcome == Outcome::Deadline) {
-            Outcome::Deadline
-        } else if all(Outcome::Failed) {
+        } else if peers.iter().all(|peer| {
+            // A peer whose own time was up: the run itself was in time.
+            matches!(peer.outcome, Outcome::Failed | Outcome::Deadline)
+        }) {
             Outcome::Failed
         } else {
             Outcome::Partial

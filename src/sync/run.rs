@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use super::exchange::{ExchangeContext, exchange};
 use super::history::{History, HistoryError};
 use super::lock::{FileLock, LockError};
-use super::outcome::{Outcome, PeerReport, RunReport};
+use super::outcome::{Failure, Outcome, PeerReport, RunReport};
 use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
 use crate::limits::EXCHANGES_AT_ONCE;
@@ -159,6 +159,13 @@ impl Exchange {
     /// Whether it ended or was cut off: the tally tells what was achieved.
     fn into_report(self) -> PeerReport {
         let mut report = self.report;
+        if report.outcome == Outcome::Deadline {
+            report.error = Some(Failure {
+                step: report.step,
+                reason: "deadline".to_owned(),
+                detail: "the time was up".to_owned(),
+            });
+        }
         report.take_tally(self.tally);
         report
     }

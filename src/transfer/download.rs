@@ -6,6 +6,7 @@
 //! stops reading while we store). Worst case: a peer that delivers nothing costs one step deadline.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -36,12 +37,13 @@ pub async fn download(
 ) -> Result<(), TransferError> {
     // Requests count as they go: what came before one of them fails is told like everything else.
     let tally = Mutex::new(tally);
+    let pulse = Pulse::default();
     let mut waiting = ids.chunks(DOWNLOAD_IDS_PER_REQUEST);
     let mut requests = FuturesUnordered::new();
     loop {
         while requests.len() < DOWNLOADS_IN_FLIGHT {
             match waiting.next() {
-                Some(ids) => requests.push(fetch(transfer, ids, &tally)),
+                Some(ids) => requests.push(fetch(transfer, ids, &tally, &pulse)),
                 None => break,
             }
         }
@@ -72,13 +74,15 @@ async fn fetch(
     transfer: &Transfer,
     ids: &[[u8; 32]],
     tally: &Mutex<&mut Tally>,
+    pulse: &Pulse,
 ) -> Result<(), TransferError> {
     let mut request = transfer.step(transfer.conversation.fetch(ids)).await?;
     let mut asked: HashSet<[u8; 32]> = ids.iter().copied().collect();
     let filter = transfer.filter();
     let end = loop {
         let mut batch = Vec::new();
-        let end = next_batch(transfer, &mut request, &mut batch).await?;
+        let end = next_batch(transfer, &mut request, &mut batch, pulse).await?;
+        let _storing = pulse.storing();
         transfer
             .progress
             .send_modify(|progress| progress.downloaded += batch.len() as u64);
@@ -116,21 +120,61 @@ fn locked<'l, 't>(tally: &'l Mutex<&'t mut Tally>) -> MutexGuard<'l, &'t mut Tal
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits for the next events. While another request of this download gets some, or we are storing what came (and so
+/// do not read on), this one's silence is not the peer's.
 async fn next_batch(
     transfer: &Transfer,
     request: &mut crate::relay_client::Request,
     batch: &mut Vec<Bytes>,
+    pulse: &Pulse,
 ) -> Result<Option<RequestEnd>, TransferError> {
-    let waited = tokio::time::timeout(
-        transfer.step_deadline,
-        request.next_batch(batch, EVENTS_PER_BATCH),
-    );
-    match waited.await {
-        Err(_) => Err(TransferError::Timeout),
-        Ok(Ok(end)) => Ok(end),
-        // What came before the connection broke is stored first; the next call says that it broke.
-        Ok(Err(_)) if !batch.is_empty() => Ok(None),
-        Ok(Err(error)) => Err(error.into()),
+    loop {
+        let heard = pulse.count();
+        let waited = tokio::time::timeout(
+            transfer.step_deadline,
+            request.next_batch(batch, EVENTS_PER_BATCH),
+        );
+        match waited.await {
+            Err(_) if pulse.is_storing() || pulse.count() != heard => {}
+            Err(_) => return Err(TransferError::Timeout),
+            Ok(Ok(end)) => return Ok(end),
+            // What came before the connection broke is stored first; the next call says that it broke.
+            Ok(Err(_)) if !batch.is_empty() => return Ok(None),
+            Ok(Err(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a download is alive: how many batches were heard of, and how many are being stored.
+#[derive(Default)]
+struct Pulse {
+    heard: AtomicU64,
+    storing: AtomicU64,
+}
+
+impl Pulse {
+    fn count(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    fn is_storing(&self) -> bool {
+        self.storing.load(Ordering::Relaxed) > 0
+    }
+
+    /// A batch has come, and is being stored for as long as the guard lives.
+    fn storing(&self) -> Storing<'_> {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.storing.fetch_add(1, Ordering::Relaxed);
+        Storing(self)
+    }
+}
+
+struct Storing<'p>(&'p Pulse);
+
+impl Drop for Storing<'_> {
+    fn drop(&mut self) {
+        self.0.heard.fetch_add(1, Ordering::Relaxed);
+        self.0.storing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

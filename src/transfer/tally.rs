@@ -40,6 +40,8 @@ pub struct Tally {
     pub by_kind: BTreeMap<u16, u64>,
     /// Authors of stored events.
     pub authors: HashSet<[u8; 32]>,
+    /// Ids that the peer refused for the moment: not offered again in this exchange.
+    pub held_back: HashSet<[u8; 32]>,
     unresolved: BTreeMap<String, (HashSet<[u8; 32]>, u64)>,
 }
 
@@ -64,9 +66,18 @@ impl Tally {
         }
     }
 
-    /// Forgets what was left over: the next pass tries it again.
+    /// Notes an id that the peer refused for a reason of the moment.
+    pub fn hold_back(&mut self, id: [u8; 32], why: &str) {
+        self.held_back.insert(id);
+        self.leave(id, why);
+    }
+
+    /// Forgets what was left over and is tried again by the next pass; what is held back is not.
     pub fn forget_unresolved(&mut self) {
-        self.unresolved.clear();
+        let held_back = &self.held_back;
+        // What stands under one reason is held back as a whole, or not at all.
+        self.unresolved
+            .retain(|_, (named, _)| named.iter().any(|id| held_back.contains(id)));
     }
 
     /// What is left over, by reason.

@@ -148,7 +148,7 @@ fn count(
     }
     *tally.refused_by_peer.entry(publication.prefix).or_default() += 1;
     if is_momentary(publication.prefix) {
-        tally.leave(
+        tally.hold_back(
             event.key.id,
             &format!("refused by the peer: {}", publication.prefix),
         );
