@@ -548,3 +548,24 @@ fn a_changed_configuration_takes_effect_by_sighup_and_a_broken_one_does_not() {
     wait_until("the peer is gone", || peers().1.is_empty());
     station.stop();
 }
+
+#[test]
+fn a_reader_who_has_gone_ends_a_command_quietly() {
+    let home = Home::new();
+    for arguments in [
+        ["status"].as_slice(),
+        &["status", "--json"],
+        &["export"],
+        &["count"],
+    ] {
+        let mut command = home.command(arguments);
+        let mut child = command.spawn().expect("the binary starts");
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().expect("our own child");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(
+            ended.status.success() && said.is_empty(),
+            "{arguments:?}: {ended:?}"
+        );
+    }
+}

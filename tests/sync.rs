@@ -643,3 +643,47 @@ fn a_run_that_is_asked_for_through_the_socket_is_the_station_s() {
     station.stop();
     at_peer.stop();
 }
+
+#[test]
+fn a_command_finishes_what_another_asked_of_it_before_it_leaves() {
+    // A peer that takes connections and says nothing until it is told to go.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("ws://{}", listener.local_addr().expect("bound"));
+    let (go, told) = sync_channel::<()>(0);
+    let mute = std::thread::spawn(move || {
+        let connections: Vec<_> = listener.incoming().take(2).collect();
+        // It ends when the other half is dropped.
+        let _ = told.recv();
+        drop((connections, listener));
+    });
+
+    let home = Home::new();
+    let mut command = home.command(&["import", "--json"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut holder = command.spawn().expect("the binary starts");
+    let stdin = holder.stdin.take();
+    wait_until("the import has the station open", || {
+        home.control_socket().exists()
+    });
+    let asked = home.spawn(&["sync", "--json", "--peer", &address]);
+    wait_until("the import carries out the run", || {
+        home.status()["run_in_progress"] == true
+    });
+    drop(stdin);
+    wait_until("the import is done and takes no more", || {
+        !home.control_socket().exists()
+    });
+    assert_eq!(
+        holder.try_wait().expect("our own child"),
+        None,
+        "it does not leave"
+    );
+    drop(go);
+    let report = asked.finish().with_code(3).json();
+    assert_eq!(
+        report["outcome"], "failed",
+        "the run came to its own end: {report}"
+    );
+    assert!(holder.wait().expect("our own child").success());
+    mute.join().expect("no panic");
+}
