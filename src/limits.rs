@@ -9,6 +9,12 @@ pub const MESSAGE_BYTES_MAX: usize = 1_100_000;
 pub const FRAME_BYTES_STATION: usize = 500_000;
 /// What any relay takes: hex doubles it, and strfry reads messages up to 131,072 bytes.
 pub const FRAME_BYTES_OTHER: usize = 60_000;
+/// The smallest limit that negentropy allows.
+pub const FRAME_BYTES_MIN: usize = 4_096;
+/// What a NEG-MSG has besides the frame in hex: the session's name, a filter with some kinds.
+pub const NEG_ENVELOPE_BYTES: usize = 2_048;
+/// What an EVENT message has besides the event.
+pub const EVENT_ENVELOPE_BYTES: usize = 16;
 
 /// Ingest: events of one submission. Larger ones are cut by the submitter.
 pub const SUBMISSION_EVENTS_MAX: usize = 1_000;

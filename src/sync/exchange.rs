@@ -13,7 +13,10 @@ use super::options::Deadlines;
 use super::outcome::{Failure, Outcome, PeerReport, Step};
 use super::plan::ExchangePlan;
 use crate::ingest::Ingest;
-use crate::limits::{FRAME_BYTES_OTHER, FRAME_BYTES_STATION, RECONCILE_PASSES_MAX};
+use crate::limits::{
+    FRAME_BYTES_MIN, FRAME_BYTES_OTHER, FRAME_BYTES_STATION, NEG_ENVELOPE_BYTES,
+    RECONCILE_PASSES_MAX,
+};
 use crate::protocol::{RelayInformation, TextSocket};
 use crate::relay_client::information::fetch_information_over;
 use crate::relay_client::{
@@ -75,6 +78,7 @@ pub async fn exchange(
         since: plan.since,
         until: plan.until,
         frame_bytes: conversation.frame_bytes,
+        message_bytes_max: conversation.message_bytes_max,
         step_deadline: context.deadlines.step,
         clock: context.clock.clone(),
         progress: context.progress.clone(),
@@ -123,6 +127,7 @@ impl Drop for CountsBytes<'_> {
 struct Opened {
     conversation: Conversation,
     frame_bytes: usize,
+    message_bytes_max: Option<usize>,
 }
 
 async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, Failure> {
@@ -154,6 +159,7 @@ async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, 
     Ok(Opened {
         conversation,
         frame_bytes: frame_bytes(information.as_ref()),
+        message_bytes_max: message_bytes_max(information.as_ref()),
     })
 }
 
@@ -172,8 +178,17 @@ fn frame_bytes(information: Option<&RelayInformation>) -> usize {
         Some(station) if station.version == 1 => usize::try_from(station.frame_bytes)
             .unwrap_or(FRAME_BYTES_STATION)
             .clamp(FRAME_BYTES_OTHER, FRAME_BYTES_STATION),
-        _ => FRAME_BYTES_OTHER,
+        // In hex a frame is twice as long, and has an envelope.
+        _ => message_bytes_max(information).map_or(FRAME_BYTES_OTHER, |bytes| {
+            (bytes.saturating_sub(NEG_ENVELOPE_BYTES) / 2).clamp(FRAME_BYTES_MIN, FRAME_BYTES_OTHER)
+        }),
     }
+}
+
+/// The largest message that the peer says it takes.
+fn message_bytes_max(information: Option<&RelayInformation>) -> Option<usize> {
+    let stated = information?.limitation.as_ref()?.max_message_length?;
+    usize::try_from(stated).ok().filter(|bytes| *bytes > 0)
 }
 
 /// Reconciles and transfers until nothing is left, or nothing moves any more.
@@ -320,5 +335,43 @@ fn leave_over(plan: &ExchangePlan, found: &Reconciled, tally: &mut Tally) {
     }
     for item in Left::of(plan, found).have {
         tally.leave(item.id, "accepted by the peer, but still missing there");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay(json: &str) -> Option<RelayInformation> {
+        RelayInformation::parse(json.as_bytes())
+    }
+
+    #[test]
+    fn frames_fit_the_peer() {
+        let frame = |json| frame_bytes(relay(json).as_ref());
+        assert_eq!(frame_bytes(None), FRAME_BYTES_OTHER);
+        assert_eq!(frame("{}"), FRAME_BYTES_OTHER);
+        assert_eq!(
+            frame(r#"{"constellation":{"version":1,"frame_bytes":500000}}"#),
+            FRAME_BYTES_STATION
+        );
+        assert_eq!(
+            frame(r#"{"constellation":{"version":1,"frame_bytes":99999999}}"#),
+            FRAME_BYTES_STATION,
+            "never more than our own messages hold"
+        );
+        let small = frame(r#"{"limitation":{"max_message_length":65536}}"#);
+        assert!(
+            2 * small + NEG_ENVELOPE_BYTES <= 65_536 && small > 30_000,
+            "{small}"
+        );
+        assert_eq!(
+            frame(r#"{"limitation":{"max_message_length":1}}"#),
+            FRAME_BYTES_MIN
+        );
+        assert_eq!(
+            message_bytes_max(relay(r#"{"limitation":{"max_message_length":0}}"#).as_ref()),
+            None
+        );
     }
 }

@@ -79,19 +79,9 @@ pub async fn run(
     let RunContext { clock, state, .. } = context;
     let started = clock.monotonic();
     let started_at = clock.unix_seconds();
-    let run_id = format!("{started_at}-{}", hex::encode(&context.random.bytes::<4>()));
-    let report = |outcome, peers: Vec<PeerReport>| RunReport {
-        run_id: run_id.clone(),
-        outcome,
-        started_at: rfc3339(started_at),
-        duration_ms: milliseconds(clock.monotonic().saturating_sub(started)),
-        dry_run: plan.dry_run,
-        totals: RunReport::totals_of(&peers, None),
-        peers,
-    };
     let _lock = match FileLock::try_take(&state.join("run.lock")) {
         Ok(lock) => lock,
-        Err(LockError::Held(_)) => return Ok(report(Outcome::Skipped, Vec::new())),
+        Err(LockError::Held(_)) => return Ok(RunReport::skipped(context, plan.dry_run)),
         Err(error) => return Err(error.into()),
     };
     let history = History::in_folder(state);
@@ -125,13 +115,42 @@ pub async fn run(
     } else {
         Outcome::Deadline
     };
-    let report = report(outcome, peers);
+    let report = RunReport {
+        run_id: run_id(context, started_at),
+        outcome,
+        started_at: rfc3339(started_at),
+        duration_ms: milliseconds(clock.monotonic().saturating_sub(started)),
+        dry_run: plan.dry_run,
+        totals: RunReport::totals_of(&peers, None),
+        peers,
+    };
     tracing::info!(
         run = %report.run_id, outcome = %report.outcome, stored = report.totals.stored,
         uploaded = report.totals.uploaded, duration_ms = report.duration_ms, "run ended"
     );
     history.append(&report)?;
     Ok(report)
+}
+
+fn run_id(context: &RunContext, started_at: u64) -> String {
+    let random = hex::encode(&context.random.bytes::<4>());
+    format!("{started_at}-{random}")
+}
+
+impl RunReport {
+    /// The report of a run that did not take place, because another was in progress.
+    pub(super) fn skipped(context: &RunContext, dry_run: bool) -> Self {
+        let now = context.clock.unix_seconds();
+        Self {
+            run_id: run_id(context, now),
+            outcome: Outcome::Skipped,
+            started_at: rfc3339(now),
+            duration_ms: 0,
+            dry_run,
+            peers: Vec::new(),
+            totals: Self::totals_of(&[], None),
+        }
+    }
 }
 
 fn milliseconds(duration: std::time::Duration) -> u64 {

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::history::History;
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
-use super::plan::{PlanError, plan};
+use super::plan::{PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
 
 /// The part of the configuration that runs depend on.
@@ -63,7 +63,8 @@ impl Runner {
     pub async fn trigger_in_turn(&self, request: &SyncRequest) -> Result<RunReport, TriggerError> {
         // Nobody closes it: waiting cannot fail.
         let _turn = self.turn.acquire().await;
-        self.carry_out(request, |_| {}).await
+        let plan = self.plan(request)?;
+        Ok(Box::pin(run(&self.context, plan, |_| {})).await?)
     }
 
     /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
@@ -78,26 +79,22 @@ impl Runner {
         request: &SyncRequest,
         announce: impl FnOnce(RunProgress),
     ) -> Result<RunReport, TriggerError> {
-        // Without its turn, the run finds the file lock held, and says so.
-        let _turn = self.turn.try_acquire();
-        self.carry_out(request, announce).await
+        let plan = self.plan(request)?;
+        match self.turn.try_acquire() {
+            Ok(_turn) => Ok(Box::pin(run(&self.context, plan, announce)).await?),
+            Err(_) => Ok(RunReport::skipped(&self.context, plan.dry_run)),
+        }
     }
 
-    async fn carry_out(
-        &self,
-        request: &SyncRequest,
-        announce: impl FnOnce(RunProgress),
-    ) -> Result<RunReport, TriggerError> {
+    fn plan(&self, request: &SyncRequest) -> Result<RunPlan, PlanError> {
         let options = self.options.borrow().clone();
-        let plan = plan(
+        plan(
             request,
             &options.peers,
             &options.scope,
             options.deadlines,
             self.context.clock.unix_seconds(),
-        )?;
-        let ran = run(&self.context, plan, announce);
-        Ok(Box::pin(ran).await?)
+        )
     }
 
     /// Whether a run is in progress. Looks without touching the file lock: a run that begins meanwhile must not

@@ -56,6 +56,8 @@ pub struct Transfer {
     pub until: Option<u64>,
     /// Largest negentropy frame, in bytes before hex.
     pub frame_bytes: usize,
+    /// The largest message that the peer says it takes, in bytes.
+    pub message_bytes_max: Option<usize>,
     /// How long one answer may take.
     pub step_deadline: Duration,
     /// Wall time.

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::{Tally, Transfer, TransferError, off_runtime};
-use crate::limits::{ERROR_REMEMBERED, POLICY_REMEMBERED, UPLOADS_IN_FLIGHT};
+use crate::limits::{ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, POLICY_REMEMBERED, UPLOADS_IN_FLIGHT};
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Publication, PublishError};
 
@@ -34,6 +34,12 @@ pub async fn upload(
     while !rest.is_empty() {
         let (events, taken) = read(transfer, rest).await?;
         rest = &rest[taken..];
+        // A relay hangs up on a message over its limit: such an event would cost all that come after it, in every run.
+        let (events, too_large): (Vec<Event>, Vec<Event>) =
+            events.into_iter().partition(|event| fits(transfer, event));
+        for event in too_large {
+            tally.hold_back(event.key.id, "larger than the messages that the peer takes");
+        }
         let mut waiting = events.iter();
         let mut answers = FuturesUnordered::new();
         let mut enter = Vec::new();
@@ -75,6 +81,12 @@ pub async fn upload(
         }
     }
     Ok(())
+}
+
+fn fits(transfer: &Transfer, event: &Event) -> bool {
+    transfer
+        .message_bytes_max
+        .is_none_or(|bytes| event.json.len() + EVENT_ENVELOPE_BYTES <= bytes)
 }
 
 struct Event {
