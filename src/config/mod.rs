@@ -1,8 +1,8 @@
 //! One TOML file, all defaults, environment overrides.
 //!
 //! Knows each part's options and nothing else; no part knows this file. Unknown keys are refused with their line.
-//! `CONSTELLATION_RELAY__LISTEN=…` overrides `[relay] listen`; what it holds is read as TOML where it is, else as
-//! a text. Absent file: all defaults, unless it was named.
+//! `CONSTELLATION_RELAY__LISTEN=…` overrides `[relay] listen`; what it holds is taken as a text, or as TOML where the
+//! key takes no text. Absent file: all defaults, unless it was named.
 
 mod sample;
 
@@ -18,6 +18,8 @@ use crate::sync::{Deadlines, PeerOptions, ScopeOptions, SyncOptions};
 
 /// Prefix of the variables that override keys.
 const ENVIRONMENT_PREFIX: &str = "CONSTELLATION_";
+/// Not a key: how much is logged, read before the configuration.
+const LOG_VARIABLE: &str = "CONSTELLATION_LOG";
 /// Stands for the dot between section and key.
 const ENVIRONMENT_SEPARATOR: &str = "__";
 
@@ -113,10 +115,7 @@ impl Config {
         // Read by itself first: only so do errors name the line.
         let alone: Self = toml::from_str(&text).map_err(invalid)?;
         let mut overrides: Vec<(String, String)> = environment
-            .filter(|(name, _)| {
-                name.strip_prefix(ENVIRONMENT_PREFIX)
-                    .is_some_and(|key| key.contains(ENVIRONMENT_SEPARATOR))
-            })
+            .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name != LOG_VARIABLE)
             .collect();
         if overrides.is_empty() {
             return Ok(alone);
@@ -147,27 +146,43 @@ fn apply(table: &mut toml::Table, variable: &str, value: &str) -> Result<Config,
         .strip_prefix(ENVIRONMENT_PREFIX)
         .unwrap_or(variable)
         .to_lowercase();
-    let (section, key) = key
+    let (section_name, key) = key
         .split_once(ENVIRONMENT_SEPARATOR)
-        .ok_or("names no key")?;
+        .ok_or("names no key: expected CONSTELLATION_<SECTION>__<KEY>, with two underscores")?;
     let section = table
-        .entry(section)
+        .entry(section_name)
         .or_insert_with(|| toml::Value::Table(toml::Table::new()))
         .as_table_mut()
         .ok_or("names no section")?;
-    section.insert(key.to_owned(), parse_value(value));
+    section.insert(key.to_owned(), toml::Value::String(value.to_owned()));
+    let as_text = read(table);
+    if as_text.is_ok() {
+        return as_text;
+    }
+    // Not a text, then: a number, a boolean or a list.
+    let Some(parsed) = parse_value(value) else {
+        return as_text;
+    };
+    if let Some(section) = table
+        .get_mut(section_name)
+        .and_then(toml::Value::as_table_mut)
+    {
+        section.insert(key.to_owned(), parsed);
+    }
+    read(table)
+}
+
+fn read(table: &toml::Table) -> Result<Config, String> {
     table
         .clone()
         .try_into()
         .map_err(|error: toml::de::Error| error.message().to_owned())
 }
 
-/// A number, a boolean, a list or a quoted text as TOML writes it; anything else is a text.
-fn parse_value(text: &str) -> toml::Value {
-    let parsed: Option<toml::Table> = toml::from_str(&format!("value = {text}")).ok();
-    parsed
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+/// A number, a boolean, a list or a quoted text, as TOML writes it.
+fn parse_value(text: &str) -> Option<toml::Value> {
+    let mut parsed: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
+    parsed.remove("value")
 }
 
 #[cfg(test)]
@@ -220,7 +235,7 @@ mod tests {
             ("CONSTELLATION_SCOPE__DMS", "true"),
             ("CONSTELLATION_SCOPE__KINDS", "[1, 7]"),
             ("CONSTELLATION_SCHEDULE__EVERY", "30m"),
-            ("CONSTELLATION_LOG", "no key: not ours to read"),
+            ("CONSTELLATION_LOG", "how much is logged: no key"),
             ("HOME", "/"),
         ];
         let config = load("[station]\nname = \"file\"\n", &variables).expect("valid");
@@ -228,11 +243,12 @@ mod tests {
         assert!(config.scope.dms);
         assert_eq!(config.scope.kinds.expect("set").to_string(), "1,7");
         assert_eq!(config.schedule.every.as_secs(), 1_800);
-        let error = load("", &[("CONSTELLATION_STATION__NMAE", "x")]).expect_err("refused");
-        assert!(
-            error.to_string().contains("CONSTELLATION_STATION__NMAE"),
-            "{error}"
-        );
+        let number = load("", &[("CONSTELLATION_STATION__NAME", "123")]).expect("a name");
+        assert_eq!(number.station.name, "123");
+        for wrong in ["CONSTELLATION_STATION__NMAE", "CONSTELLATION_RELAY_LISTEN"] {
+            let error = load("", &[(wrong, "x")]).expect_err("refused").to_string();
+            assert!(error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::tasks::TaskGroup;
 use crate::time::Clock;
 use crate::tunnel::{Identity, IdentityError};
 
+/// What the kernel takes as the path of a Unix socket, less its end mark.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// Why a station does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum StationError {
@@ -140,6 +143,13 @@ impl Station {
 
     fn take_commands(&self, tasks: TaskGroup) -> Result<(), StationError> {
         let path = self.directory.control_socket();
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(StationError::Start(format!(
+                "the control socket: {} is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a socket's path may \
+                 have; name a shorter --data",
+                path.display()
+            )));
+        }
         let serving = control::serve(&path, self.control_context(tasks)).map_err(|source| {
             StationError::Directory {
                 path: path.display().to_string(),

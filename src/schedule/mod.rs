@@ -40,5 +40,30 @@ fn friendly_duration<'de, D: serde::Deserializer<'de>>(
         ))
     };
     let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(duration).map_err(|_| wrong())
+    let duration = Duration::try_from(duration).map_err(|_| wrong())?;
+    if !duration.is_zero() && duration < Duration::from_secs(1) {
+        return Err(serde::de::Error::custom(
+            "less than a second: peers would have no rest",
+        ));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let every = |text: &str| {
+            toml::from_str::<ScheduleOptions>(&format!("every = {text:?}"))
+                .map(|options| options.every.as_secs())
+        };
+        assert_eq!(every("1h"), Ok(3_600));
+        assert_eq!(every("1h 30m"), Ok(5_400));
+        assert_eq!(every("0s"), Ok(0));
+        for wrong in ["", "soon", "-1h", "1ms", "60"] {
+            assert!(every(wrong).is_err(), "{wrong}");
+        }
+    }
 }
