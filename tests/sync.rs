@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use common::{
     Home, author, deletion, event, ids_of, json_lines, note, notes, now, real_events, wait_for,
@@ -525,9 +525,8 @@ fn private_messages_are_shared_only_when_asked_for() {
     station.stop();
 }
 
-#[test]
-fn of_two_runs_at_once_the_second_is_skipped() {
-    // A peer that takes connections and says nothing until it is told to go.
+/// A peer that takes connections and says nothing, until the sender is dropped.
+fn mute_peer() -> (String, SyncSender<()>, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("ws://{}", listener.local_addr().expect("bound"));
     let (go, told) = sync_channel::<()>(0);
@@ -537,6 +536,12 @@ fn of_two_runs_at_once_the_second_is_skipped() {
         let _ = told.recv();
         drop((connections, listener));
     });
+    (address, go, mute)
+}
+
+#[test]
+fn of_two_runs_at_once_the_second_is_skipped() {
+    let (address, go, mute) = mute_peer();
 
     let home = Home::new();
     let first = home.spawn(&["sync", "--json", "--peer", &address]);
@@ -646,16 +651,7 @@ fn a_run_that_is_asked_for_through_the_socket_is_the_station_s() {
 
 #[test]
 fn a_command_finishes_what_another_asked_of_it_before_it_leaves() {
-    // A peer that takes connections and says nothing until it is told to go.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = format!("ws://{}", listener.local_addr().expect("bound"));
-    let (go, told) = sync_channel::<()>(0);
-    let mute = std::thread::spawn(move || {
-        let connections: Vec<_> = listener.incoming().take(2).collect();
-        // It ends when the other half is dropped.
-        let _ = told.recv();
-        drop((connections, listener));
-    });
+    let (address, go, mute) = mute_peer();
 
     let home = Home::new();
     let mut command = home.command(&["import", "--json"]);

@@ -12,11 +12,12 @@
 
 pub mod client_message;
 mod elements;
-pub mod hex;
 pub mod information;
 pub mod prefix;
 pub mod relay_message;
 pub mod websocket;
+
+pub use constellation_event::hex;
 
 pub use client_message::{ClientMessage, ClientMessageError, ClientMessageErrorKind};
 pub use information::RelayInformation;

@@ -9,6 +9,7 @@
 //! (NIP-01, BIP-340). This crate does no I/O, has no clock and knows no store.
 
 mod filter;
+pub mod hex;
 mod kind;
 mod limits;
 mod rejection;

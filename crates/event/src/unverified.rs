@@ -11,7 +11,7 @@ use nostr::key::PublicKey;
 use nostr::types::Timestamp;
 use serde::Deserialize;
 
-use crate::{EventLimits, Rejection, VerifiedEvent};
+use crate::{EventLimits, Rejection, VerifiedEvent, hex};
 
 /// A well-formed event whose id and signature have not been checked.
 #[derive(Debug, Clone)]
@@ -57,13 +57,15 @@ impl UnverifiedEvent {
             return Err(Rejection::TooLarge);
         }
         let event = Event::new(
-            EventId::from_byte_array(decode_hex(&wire.id).ok_or(Rejection::Malformed)?),
-            PublicKey::from_byte_array(decode_hex(&wire.pubkey).ok_or(Rejection::Malformed)?),
+            EventId::from_byte_array(hex::decode_array(&wire.id).ok_or(Rejection::Malformed)?),
+            PublicKey::from_byte_array(
+                hex::decode_array(&wire.pubkey).ok_or(Rejection::Malformed)?,
+            ),
             Timestamp::from_secs(wire.created_at),
             Kind::from_u16(wire.kind),
             wire.tags,
             wire.content,
-            Signature::from_byte_array(decode_hex(&wire.sig).ok_or(Rejection::Malformed)?),
+            Signature::from_byte_array(hex::decode_array(&wire.sig).ok_or(Rejection::Malformed)?),
         );
         Ok(Self {
             event,
@@ -117,30 +119,9 @@ impl UnverifiedEvent {
         }
         let claim: Claim<'_> = serde_json::from_slice(json).ok()?;
         Some(ClaimedIdentity {
-            id: decode_hex(&claim.id)?,
+            id: hex::decode_array(&claim.id)?,
             created_at: claim.created_at,
         })
-    }
-}
-
-/// Decodes exactly `N` bytes of lower-case hex.
-fn decode_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Some(bytes)
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
     }
 }
 
