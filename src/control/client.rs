@@ -124,9 +124,8 @@ impl ControlClient {
     ) -> Result<T, ControlError> {
         let (response, connection) = self.send(method, path, body).await?;
         let status = response.status();
-        let answer = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        let (answer, ()) = tokio::join!(answer, connection);
-        let bytes = answer.map_err(broken)?.to_bytes();
+        let (answer, ()) = tokio::join!(read_whole(response.into_body()), connection);
+        let bytes = answer?;
         if status == StatusCode::OK {
             serde_json::from_slice(&bytes).map_err(broken)
         } else {
@@ -191,11 +190,7 @@ impl ControlClient {
         let mut body = response.into_body();
         let reading = async {
             if status != StatusCode::OK {
-                let bytes = Limited::new(body, ANSWER_BYTES_MAX)
-                    .collect()
-                    .await
-                    .map_err(broken)?;
-                return Err(refusal(status, &bytes.to_bytes()));
+                return Err(refusal(status, &read_whole(body).await?));
             }
             while let Some(frame) = body.frame().await {
                 if let Ok(data) = frame.map_err(broken)?.into_data() {
@@ -224,11 +219,7 @@ impl ControlClient {
             use futures_util::TryStreamExt;
             let body = response.into_body();
             if status != StatusCode::OK {
-                let bytes = Limited::new(body, ANSWER_BYTES_MAX)
-                    .collect()
-                    .await
-                    .map_err(broken)?;
-                return Err(refusal(status, &bytes.to_bytes()));
+                return Err(refusal(status, &read_whole(body).await?));
             }
             let bytes = body.into_data_stream().map_err(std::io::Error::other);
             let mut lines = StreamReader::new(bytes).lines();
@@ -252,6 +243,12 @@ impl ControlClient {
 }
 
 type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An answer that is held in memory as a whole, up to a bound.
+async fn read_whole(body: Incoming) -> Result<Bytes, ControlError> {
+    let answer = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    Ok(answer.map_err(broken)?.to_bytes())
+}
 
 fn refusal(status: StatusCode, bytes: &[u8]) -> ControlError {
     match serde_json::from_slice::<CommandError>(bytes) {
