@@ -18,14 +18,27 @@ pub const EVENT_ENVELOPE_BYTES: usize = 16;
 
 /// Ingest: events of one submission. Larger ones are cut by the submitter.
 pub const SUBMISSION_EVENTS_MAX: usize = 1_000;
-/// Ingest: submissions waiting for verification, and for the writer.
-pub const INGEST_QUEUE: usize = 64;
-/// Ingest: bytes of JSON accepted but not yet committed; more slows the producers.
-pub const INGEST_BYTES_IN_FLIGHT: usize = 64 << 20;
-/// Ingest: events in one commit. Larger ones cost memory for dirty pages, smaller ones an fsync each.
-pub const COMMIT_EVENTS_MAX: usize = 20_000;
+/// Ingest: submissions of one lane waiting to be examined. Their bytes are bounded besides.
+pub const INGEST_QUEUE: usize = 1_024;
+/// Ingest: bytes of JSON in the bulk lane, accepted but not yet committed; more slows the producers. Twice what one
+/// commit takes: the next batch is verified while one is written.
+pub const INGEST_BULK_BYTES: usize = 64 << 20;
+/// Ingest: the same for what somebody waits for.
+pub const INGEST_PROMPT_BYTES: usize = 16 << 20;
+/// Ingest: the same for sources that sent bad signatures.
+pub const INGEST_SUSPECT_BYTES: usize = 2 << 20;
+/// Ingest: other work waiting for the writer.
+pub const INGEST_SLOTS: usize = 64;
+/// Ingest: bytes of JSON examined together.
+pub const EXAMINE_BYTES_MAX: usize = 16 << 20;
+/// Ingest: events in one bulk commit. Larger ones cost memory for dirty pages, smaller ones an fsync each.
+pub const COMMIT_EVENTS_MAX: usize = 32_768;
 /// Ingest: bytes of JSON in one commit.
 pub const COMMIT_BYTES_MAX: usize = 32 << 20;
+/// Ingest: how long a bulk commit gathers while more is coming.
+pub const COMMIT_GATHERS_FOR: Duration = Duration::from_secs(2);
+/// Ingest: a bulk commit is not cut short below this many events, whoever waits.
+pub const COMMIT_CUT_EVENTS_MIN: usize = 4_096;
 /// Events that one sweep removes before others get their turn.
 pub const SWEEP_EVENTS_MAX: usize = 2_000;
 /// How often expired events are looked for.

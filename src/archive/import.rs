@@ -7,18 +7,20 @@
 use std::collections::BTreeMap;
 
 use constellation_event::{EventLimits, Rejection, UnverifiedEvent};
-use futures_util::{StreamExt, stream::FuturesOrdered};
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use crate::ingest::{Ingest, IngestError, Origin, Verdict};
+use crate::ingest::{Ingest, IngestError, Lane, Origin, Source, Verdict};
+use crate::limits::INGEST_BULK_BYTES;
 
 /// Events submitted together.
 const BATCH_EVENTS: usize = 500;
 /// Bytes submitted together, so that large events do not fill the memory.
 const BATCH_BYTES: usize = 4 << 20;
-/// Submissions in flight.
-const BATCHES_IN_FLIGHT: usize = 16;
+/// Bytes in flight: as much as ingest has room for.
+const BYTES_IN_FLIGHT: usize = INGEST_BULK_BYTES;
 /// Rejected lines named in the report; the rest is counted.
 const LINES_NAMED_MAX: usize = 1_000;
 
@@ -95,6 +97,8 @@ pub async fn import(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<ImportReport, ImportError> {
     let mut report = ImportReport::default();
+    let source = ingest.source(Lane::Bulk);
+    let mut more = Some(ingest.bulk_stream());
     let mut in_flight = FuturesOrdered::new();
     let mut lines = Lines {
         input,
@@ -104,7 +108,7 @@ pub async fn import(
     let limits = EventLimits::default();
     let mut batch: Vec<UnverifiedEvent> = Vec::new();
     let mut numbers: Vec<u64> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut bytes_in_flight) = (0, 0);
     loop {
         let line = lines
             .next(limits.bytes_max)
@@ -131,15 +135,29 @@ pub async fn import(
         }
         let is_full = batch.len() >= BATCH_EVENTS || bytes >= BATCH_BYTES;
         if is_full || (ended && !batch.is_empty()) {
-            bytes = 0;
             let (events, numbers) = (std::mem::take(&mut batch), std::mem::take(&mut numbers));
-            in_flight.push_back(submit(ingest, events, numbers));
+            bytes_in_flight += bytes;
+            in_flight.push_back(submit(ingest, &source, events, numbers, bytes));
+            bytes = 0;
         }
-        while in_flight.len() >= BATCHES_IN_FLIGHT || (ended && !in_flight.is_empty()) {
-            if let Some(settled) = in_flight.next().await {
-                count(&mut report, settled?);
-                progress(report.lines);
-            }
+        if ended {
+            drop(more.take());
+        }
+        loop {
+            // Also where there is no need to wait: it is what sets the submissions going.
+            let must_wait = ended || bytes_in_flight >= BYTES_IN_FLIGHT;
+            let settled = if must_wait {
+                in_flight.next().await
+            } else if is_full {
+                in_flight.next().now_or_never().flatten()
+            } else {
+                None
+            };
+            let Some(settled) = settled else { break };
+            let (settled, bytes) = settled?;
+            bytes_in_flight -= bytes;
+            count(&mut report, settled);
+            progress(report.lines);
         }
         if ended {
             report.rejected_lines.sort_by_key(|rejected| rejected.line);
@@ -150,11 +168,13 @@ pub async fn import(
 
 async fn submit(
     ingest: &Ingest,
+    source: &Source,
     events: Vec<UnverifiedEvent>,
     numbers: Vec<u64>,
-) -> Result<Vec<(u64, Verdict)>, IngestError> {
-    let verdicts = ingest.submit(events, Origin::Import).await?;
-    Ok(numbers.into_iter().zip(verdicts).collect())
+    bytes: usize,
+) -> Result<(Vec<(u64, Verdict)>, usize), IngestError> {
+    let verdicts = ingest.submit(source, Origin::Import, events).await?;
+    Ok((numbers.into_iter().zip(verdicts).collect(), bytes))
 }
 
 fn count(report: &mut ImportReport, settled: Vec<(u64, Verdict)>) {

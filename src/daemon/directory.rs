@@ -30,6 +30,11 @@ impl DataDirectory {
         self.root.join("state")
     }
 
+    /// How fast this machine verifies signatures.
+    pub fn calibration(&self) -> PathBuf {
+        self.state().join("calibration.json")
+    }
+
     /// The station's libp2p key.
     pub fn identity(&self) -> PathBuf {
         self.root.join("identity.key")

@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 use constellation_eventstore::OpenError;
 use tokio::sync::watch;
 
+use super::calibration;
 use super::directory::DataDirectory;
 use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts};
-use crate::ingest::{Ingest, IngestError, Mode};
+use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::random::Random;
 use crate::relay_client::NetworkDialer;
@@ -89,15 +90,15 @@ impl Station {
         config: &Config,
         clock: Clock,
     ) -> Result<Self, StationError> {
+        let random = Random::system();
         let opening = {
-            let (directory, clock) = (directory.clone(), clock.clone());
+            let (directory, clock, random) = (directory.clone(), clock.clone(), random.clone());
             let own_urls = config.relay.own_urls.clone();
-            tokio::task::spawn_blocking(move || open_files(&directory, &clock, own_urls))
+            tokio::task::spawn_blocking(move || open_files(&directory, &clock, &random, own_urls))
         };
         let (lock, identity, ingest) = opening
             .await
             .map_err(|error| StationError::Start(error.to_string()))??;
-        let random = Random::system();
         let tasks = TaskGroup::new(STATION_TASKS_MAX);
         let run_tasks = tasks.child(RUN_TASKS_MAX);
         let control_tasks = tasks.child(CONTROL_TASKS_MAX);
@@ -283,6 +284,7 @@ impl Station {
 fn open_files(
     directory: &DataDirectory,
     clock: &Clock,
+    random: &Random,
     own_urls: Vec<String>,
 ) -> Result<(FileLock, Identity, Ingest), StationError> {
     let failed = |(path, source): (std::path::PathBuf, std::io::Error)| StationError::Directory {
@@ -302,6 +304,14 @@ fn open_files(
     options.own_urls = own_urls;
     let (store, writer) = constellation_eventstore::open(&directory.events(), options)?;
     let examiners = std::thread::available_parallelism().map_or(1, usize::from);
-    let ingest = Ingest::start(store, writer, clock.clone(), Mode::Threads(examiners))?;
+    let (kept_at, measuring) = (directory.calibration(), random.clone());
+    let parts = Parts {
+        store,
+        writer,
+        break_even: Box::new(move || calibration::break_even(&kept_at, &measuring)),
+        clock: clock.clone(),
+        random: random.clone(),
+    };
+    let ingest = Ingest::start(parts, Mode::Threads(examiners))?;
     Ok((lock, identity, ingest))
 }

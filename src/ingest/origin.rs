@@ -78,17 +78,19 @@ impl Origin {
                 authenticated,
             } => {
                 if let Writers::Authors(authors) = writers
-                    && !authors.contains(event.event().pubkey.as_bytes())
+                    && !authors.contains(event.author())
                 {
                     return Err(Rejection::Blocked);
                 }
-                if event.is_protected() && !authenticated.contains(&event.event().pubkey) {
+                if event.is_protected()
+                    && !authenticated.contains(&PublicKey::from_byte_array(*event.author()))
+                {
                     return Err(Rejection::Protected);
                 }
                 Ok(())
             }
             Self::Peer { scope } => {
-                if !scope.covers(event.kind(), event.event().pubkey.as_bytes()) {
+                if !scope.covers(event.kind(), event.author()) {
                     return Err(Rejection::OutOfScope);
                 }
                 if event.is_protected() {

@@ -1,20 +1,28 @@
 //! The pipeline around the stages: threads for work, bounded queues between, or everything inline.
 //!
-//! Threads: one per core examines, one writes; the writer takes all that has queued up, up to a bound, and commits
-//! it together ("the busier, the cheaper"). Inline: the caller's thread does it all, for simulations. Both give
-//! the same verdicts. Shutdown follows the flow: no more submissions, examiners drain, the writer commits the rest.
+//! A submission first waits for room (bytes of its lane), then goes to its lane's examiners, then to the writer; its
+//! room is free again after the commit. Inline: the caller's thread does it all, for simulations. Both give the same
+//! verdicts. Shutdown follows the flow: no more submissions, examiners drain, the writer commits the rest.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use constellation_event::{CanonicalKey, UnverifiedEvent};
 use constellation_eventstore::{NewOverlayEntry, Sequence, Store, StoreError, Writer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::{oneshot, watch};
 
+use super::committer::Job;
+use super::examiner::Submission;
+use super::flow::BulkStream;
 use super::origin::{Origin, Verdict};
-use super::stages::{self, OverlayChange};
-use super::threads::{Committer, Examiner, Job, Reply, join, start_thread};
-use crate::limits::{INGEST_BYTES_IN_FLIGHT, INGEST_QUEUE, SUBMISSION_EVENTS_MAX};
+use super::source::{Lane, Source};
+use super::stages::{self, Cut, OverlayChange, Submitted};
+use super::threads::Threads;
+use super::verifier::{AskBreakEven, SharedVerifier};
+use crate::limits::SUBMISSION_EVENTS_MAX;
+use crate::random::Random;
 use crate::time::Clock;
 
 /// Why nothing of a submission was stored.
@@ -43,10 +51,32 @@ impl From<StoreError> for IngestError {
 /// Who does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// This many examiner threads, and the writer's.
+    /// This many bulk examiners, and one thread each for what is prompt, for suspects, and for the writer.
     Threads(usize),
     /// The submitting thread, before `submit` returns for the first time.
     Inline,
+}
+
+/// What the pipeline is made of.
+pub struct Parts {
+    /// For reading.
+    pub store: Store,
+    /// For writing; nobody else has it.
+    pub writer: Writer,
+    /// Asked once, when it first matters, from how many signatures on batches pay.
+    pub break_even: AskBreakEven,
+    /// Time.
+    pub clock: Clock,
+    /// Coefficients of batch verification: nobody may be able to foretell them.
+    pub random: Random,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What live subscribers watch: where the store and the ring of ephemeral events stand.
@@ -67,29 +97,24 @@ pub struct Ingest {
 #[derive(Debug)]
 struct Shared {
     store: Store,
-    clock: Clock,
     engine: Engine,
-    room: Arc<Semaphore>,
     published: watch::Sender<Published>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    sources: AtomicU64,
 }
 
 #[derive(Debug)]
 enum Engine {
-    Threads {
-        submissions: async_channel::Sender<Submission>,
-        jobs: async_channel::Sender<Job>,
-    },
-    Inline(Mutex<Option<Writer>>),
+    Threads(Threads),
+    Inline(Box<Inline>),
 }
 
+/// What inline work needs.
 #[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) events: Vec<UnverifiedEvent>,
-    pub(super) bytes: usize,
-    pub(super) origin: Origin,
-    pub(super) reply: Reply<Vec<Verdict>>,
-    pub(super) room: OwnedSemaphorePermit,
+struct Inline {
+    writer: Mutex<Option<Writer>>,
+    verifier: SharedVerifier,
+    clock: Clock,
+    random: Random,
 }
 
 impl Ingest {
@@ -97,53 +122,30 @@ impl Ingest {
     ///
     /// # Errors
     /// The system's, if a thread cannot be started; the store's, if it cannot be read.
-    pub fn start(
-        store: Store,
-        writer: Writer,
-        clock: Clock,
-        mode: Mode,
-    ) -> Result<Self, IngestError> {
+    pub fn start(parts: Parts, mode: Mode) -> Result<Self, IngestError> {
+        let store = parts.store.clone();
         let first = Published {
             sequence: store.snapshot()?.last_sequence(),
             ephemeral: store.ephemeral_cursor(),
         };
         let published = watch::Sender::new(first);
-        let mut threads = Vec::new();
         let engine = match mode {
-            Mode::Inline => Engine::Inline(Mutex::new(Some(writer))),
+            Mode::Inline => Engine::Inline(Box::new(Inline {
+                writer: Mutex::new(Some(parts.writer)),
+                verifier: SharedVerifier::new(parts.break_even),
+                clock: parts.clock,
+                random: parts.random,
+            })),
             Mode::Threads(examiners) => {
-                let (submissions, inbox) = async_channel::bounded(INGEST_QUEUE);
-                let (jobs, writer_inbox) = async_channel::bounded(INGEST_QUEUE);
-                for number in 0..examiners.max(1) {
-                    let examiner = Examiner {
-                        store: store.clone(),
-                        clock: clock.clone(),
-                        inbox: inbox.clone(),
-                        jobs: jobs.clone(),
-                    };
-                    threads.push(start_thread(format!("examine-{number}"), move || {
-                        examiner.run();
-                    })?);
-                }
-                let committer = Committer {
-                    store: store.clone(),
-                    writer,
-                    clock: clock.clone(),
-                    inbox: writer_inbox,
-                    published: published.clone(),
-                };
-                threads.push(start_thread("write".into(), move || committer.run())?);
-                Engine::Threads { submissions, jobs }
+                Engine::Threads(Threads::start(parts, examiners.max(1), published.clone())?)
             }
         };
         Ok(Self {
             shared: Arc::new(Shared {
                 store,
-                clock,
                 engine,
-                room: Arc::new(Semaphore::new(INGEST_BYTES_IN_FLIGHT)),
                 published,
-                threads: Mutex::new(threads),
+                sources: AtomicU64::new(0),
             }),
         })
     }
@@ -158,6 +160,22 @@ impl Ingest {
         self.shared.published.subscribe()
     }
 
+    /// A new counterpart: one for each connection, exchange or import.
+    pub fn source(&self, lane: Lane) -> Source {
+        Source::new(self.shared.sources.fetch_add(1, Ordering::Relaxed), lane)
+    }
+
+    /// Says that bulk submissions will go on: their commits wait to grow for as long as the guard lives. Whoever
+    /// waits for verdicts with nothing left to submit drops it first.
+    pub fn bulk_stream(&self) -> BulkStream {
+        BulkStream {
+            _counted: match &self.shared.engine {
+                Engine::Threads(threads) => Some(threads.stream()),
+                Engine::Inline(_) => None,
+            },
+        }
+    }
+
     /// Offers events; returns once their fate is decided and, where stored, durable. One verdict for each, in order.
     ///
     /// Cancel safety: events already taken are still processed.
@@ -166,43 +184,51 @@ impl Ingest {
     /// [`IngestError`]: then none of them is known to be stored.
     pub async fn submit(
         &self,
-        events: Vec<UnverifiedEvent>,
+        source: &Source,
         origin: Origin,
+        events: Vec<UnverifiedEvent>,
     ) -> Result<Vec<Verdict>, IngestError> {
-        let mut verdicts = Vec::with_capacity(events.len());
+        if events.len() <= SUBMISSION_EVENTS_MAX {
+            return self.submit_piece(source, origin, events).await;
+        }
         let mut events = events.into_iter().peekable();
+        let mut pieces = FuturesOrdered::new();
         while events.peek().is_some() {
             let piece: Vec<_> = events.by_ref().take(SUBMISSION_EVENTS_MAX).collect();
-            verdicts.extend(self.submit_piece(piece, origin.clone()).await?);
+            pieces.push_back(self.submit_piece(source, origin.clone(), piece));
         }
-        Ok(verdicts)
+        pieces.try_concat().await
     }
 
     async fn submit_piece(
         &self,
-        events: Vec<UnverifiedEvent>,
+        source: &Source,
         origin: Origin,
+        events: Vec<UnverifiedEvent>,
     ) -> Result<Vec<Verdict>, IngestError> {
-        let bytes: usize = events.iter().map(UnverifiedEvent::bytes).sum();
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = events.iter().map(UnverifiedEvent::bytes).sum();
+        let submitted = Submitted {
+            events,
+            origin,
+            source: source.clone(),
+        };
         match &self.shared.engine {
-            Engine::Inline(writer) => self.submit_inline(writer, events, &origin),
-            Engine::Threads { submissions, .. } => {
-                let permits = u32::try_from(bytes.min(INGEST_BYTES_IN_FLIGHT)).unwrap_or(u32::MAX);
-                let room = Arc::clone(&self.shared.room)
-                    .acquire_many_owned(permits)
-                    .await
-                    .map_err(|_| IngestError::Closed)?;
+            Engine::Inline(inline) => self.submit_inline(inline, submitted),
+            Engine::Threads(threads) => {
+                let queue = threads.queue_for(source);
+                let (room, upstream) = threads.room_for(queue, bytes).await?;
                 let (reply, answer) = oneshot::channel();
-                submissions
-                    .send(Submission {
-                        events,
-                        bytes,
-                        origin,
-                        reply,
-                        room,
-                    })
-                    .await
-                    .map_err(|_| IngestError::Closed)?;
+                let submission = Submission {
+                    submitted,
+                    bytes,
+                    reply,
+                    room,
+                    upstream,
+                };
+                threads.send(queue, submission).await?;
                 answer.await.map_err(|_| IngestError::Closed)?
             }
         }
@@ -210,22 +236,25 @@ impl Ingest {
 
     fn submit_inline(
         &self,
-        writer: &Mutex<Option<Writer>>,
-        events: Vec<UnverifiedEvent>,
-        origin: &Origin,
+        inline: &Inline,
+        submitted: Submitted,
     ) -> Result<Vec<Verdict>, IngestError> {
-        let now = self.shared.clock.unix_seconds();
-        let examined = stages::examine(&self.shared.store, events, origin, now)?;
-        let mut batch = [examined];
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = inline.clock.unix_seconds();
+        let store = &self.shared.store;
+        let mut entropy = || inline.random.bytes();
+        let mut batch =
+            stages::examine(store, &inline.verifier, vec![submitted], &mut entropy, now)?;
+        let mut writer = inline.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = writer.as_mut().ok_or(IngestError::Closed)?;
-        let sequence = stages::write(writer, &mut batch, now)?;
+        let written = stages::write(writer, &mut batch, now, &Cut::NEVER)?;
         if stages::wants_sweep(&batch) {
-            while stages::sweep(&self.shared.store, writer, now)?.unfinished {}
+            while stages::sweep(store, writer, now)?.unfinished {}
         }
-        announce(&self.shared.published, &self.shared.store, sequence);
-        let [examined] = batch;
-        Ok(decided(examined.verdicts))
+        announce(&self.shared.published, store, written.last_sequence);
+        Ok(batch
+            .into_iter()
+            .flat_map(|examined| decided(examined.verdicts))
+            .collect())
     }
 
     /// Changes what is remembered about a peer; durable when it returns.
@@ -249,18 +278,20 @@ impl Ingest {
             remove,
         };
         match &self.shared.engine {
-            Engine::Inline(writer) => {
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            Engine::Inline(inline) => {
+                let mut writer = inline.writer.lock().unwrap_or_else(PoisonError::into_inner);
                 let writer = writer.as_mut().ok_or(IngestError::Closed)?;
                 stages::write_overlays(writer, &[change])?;
                 Ok(())
             }
-            Engine::Threads { jobs, .. } => {
-                let (reply, answer) = oneshot::channel();
-                jobs.send(Job::Overlay { change, reply })
+            Engine::Threads(threads) => {
+                threads
+                    .ask(|reply, slot| Job::Overlay {
+                        change,
+                        reply,
+                        _slot: slot,
+                    })
                     .await
-                    .map_err(|_| IngestError::Closed)?;
-                answer.await.map_err(|_| IngestError::Closed)?
             }
         }
     }
@@ -272,18 +303,16 @@ impl Ingest {
     pub async fn sweep(&self) -> Result<(), IngestError> {
         loop {
             let unfinished = match &self.shared.engine {
-                Engine::Inline(writer) => {
-                    let now = self.shared.clock.unix_seconds();
-                    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                Engine::Inline(inline) => {
+                    let now = inline.clock.unix_seconds();
+                    let mut writer = inline.writer.lock().unwrap_or_else(PoisonError::into_inner);
                     let writer = writer.as_mut().ok_or(IngestError::Closed)?;
                     stages::sweep(&self.shared.store, writer, now)?.unfinished
                 }
-                Engine::Threads { jobs, .. } => {
-                    let (reply, answer) = oneshot::channel();
-                    jobs.send(Job::Sweep { reply })
-                        .await
-                        .map_err(|_| IngestError::Closed)?;
-                    answer.await.map_err(|_| IngestError::Closed)??
+                Engine::Threads(threads) => {
+                    threads
+                        .ask(|reply, slot| Job::Sweep { reply, _slot: slot })
+                        .await?
                 }
             };
             if !unfinished {
@@ -295,27 +324,14 @@ impl Ingest {
     /// Takes no more, finishes what was taken, and ends the threads. Blocks: not for the runtime's threads.
     pub fn close(&self) {
         match &self.shared.engine {
-            Engine::Inline(writer) => {
-                writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Engine::Inline(inline) => {
+                inline
+                    .writer
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
             }
-            Engine::Threads { submissions, jobs } => {
-                submissions.close();
-                let mut threads = std::mem::take(
-                    &mut *self
-                        .shared
-                        .threads
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner),
-                );
-                let writer = threads.pop();
-                for examiner in threads {
-                    join(examiner);
-                }
-                jobs.close();
-                if let Some(writer) = writer {
-                    join(writer);
-                }
-            }
+            Engine::Threads(threads) => threads.close(),
         }
     }
 }

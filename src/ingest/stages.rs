@@ -1,25 +1,42 @@
 //! The stages as plain functions, so that threads, or a simulation, can run them.
 //!
-//! `examine` is gate, verification and policy on a snapshot; `write` commits what came through, several
-//! submissions at a time. Invariant: an event reaches `write` only as a `VerifiedEvent`. Neither waits for
-//! anything but the disk. Worst case of `write`: a batch over what one transaction holds is halved until it fits.
+//! `examine` is gate, verification and policy on a snapshot; `write` commits what came through. Both take several
+//! submissions at a time: the more, the cheaper for each. Invariant: an event reaches `write` only as a
+//! `VerifiedEvent`. Neither waits for anything but the disk. Worst case of `write`: a batch over what one transaction
+//! holds is halved until it fits.
 
-use constellation_event::{CanonicalKey, UnverifiedEvent, VerifiedEvent};
+use std::collections::BTreeMap;
+
+use constellation_event::{CanonicalKey, Portion, Rejection, UnverifiedEvent, VerifiedEvent};
 use constellation_eventstore::{
     Admission, Lapse, NewOverlayEntry, Sequence, Store, StoreError, SweepReport, Writer,
 };
 
 use super::origin::{Origin, Verdict};
+use super::source::{Source, Standing};
+use super::verifier::SharedVerifier;
 use crate::limits::SWEEP_EVENTS_MAX;
 
+/// Randomness for the coefficients of a batch: drawn when the batch is complete, and never again.
+pub(super) type Entropy<'e> = &'e mut dyn FnMut() -> [u8; 32];
+
+/// A submission as it comes in.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    pub(super) events: Vec<UnverifiedEvent>,
+    pub(super) origin: Origin,
+    pub(super) source: Source,
+}
+
 /// A submission between examination and commit.
+#[derive(Debug)]
 pub(super) struct Examined {
     /// One for each event submitted; `None` is for the writer to decide.
     pub(super) verdicts: Vec<Option<Verdict>>,
     /// Those undecided, with their place in `verdicts`.
     pub(super) accepted: Vec<(usize, VerifiedEvent)>,
     /// Verified, but refused for their content: to be remembered.
-    refused: Vec<(VerifiedEvent, constellation_event::Rejection)>,
+    refused: Vec<(VerifiedEvent, Rejection)>,
     remembers: bool,
     kind_62: bool,
 }
@@ -32,51 +49,114 @@ pub(super) struct OverlayChange {
     pub(super) remove: Vec<CanonicalKey>,
 }
 
-/// Gate, verification and policy for one submission.
+/// Gate, verification and policy for a batch of submissions, one answer each. `entropy` gives fresh bytes for each call.
 ///
 /// # Errors
 /// The store's, from the gate.
 pub(super) fn examine(
     store: &Store,
-    events: Vec<UnverifiedEvent>,
-    origin: &Origin,
+    verifier: &SharedVerifier,
+    batch: Vec<Submitted>,
+    entropy: Entropy<'_>,
     now: u64,
-) -> Result<Examined, StoreError> {
-    let mut verdicts = gate(store, &events, origin, now)?;
-    let mut accepted = Vec::with_capacity(events.len());
-    let mut refused = Vec::new();
-    let mut kind_62 = false;
-    for (place, event) in events.into_iter().enumerate() {
-        if verdicts[place].is_some() {
-            continue;
+) -> Result<Vec<Examined>, StoreError> {
+    let mut examined = Vec::with_capacity(batch.len());
+    let mut portions = Vec::with_capacity(batch.len());
+    for Submitted {
+        events,
+        origin,
+        source,
+    } in batch
+    {
+        let verdicts = gate(store, &events, &origin, now)?;
+        let unknown = events
+            .into_iter()
+            .zip(&verdicts)
+            .filter_map(|(event, verdict)| verdict.is_none().then_some(event))
+            .collect();
+        let portion = Portion {
+            events: unknown,
+            source: source.number(),
+            suspect: source.is_suspect(),
+        };
+        let remembers = origin.remembers_refusals();
+        portions.push((portion, origin, source));
+        examined.push(Examined {
+            verdicts,
+            accepted: Vec::new(),
+            refused: Vec::new(),
+            remembers,
+            kind_62: false,
+        });
+    }
+    for (place, results, origin) in prove(verifier, portions, entropy) {
+        examined[place].judge(results, &origin, now);
+    }
+    Ok(examined)
+}
+
+type Proven = Vec<Result<VerifiedEvent, (UnverifiedEvent, Rejection)>>;
+
+/// Verifies portions together, but those of each new source by themselves; gives their results with their places.
+fn prove(
+    verifier: &SharedVerifier,
+    portions: Vec<(Portion, Origin, Source)>,
+    entropy: Entropy<'_>,
+) -> Vec<(usize, Proven, Origin)> {
+    let mut groups: BTreeMap<Option<u64>, Vec<_>> = BTreeMap::new();
+    for (place, (portion, origin, source)) in portions.into_iter().enumerate() {
+        let alone = (source.standing() == Standing::New).then(|| source.number());
+        let group = groups.entry(alone).or_default();
+        group.push((portion, (place, origin, source)));
+    }
+    let mut proven = Vec::new();
+    for group in groups.into_values() {
+        let (portions, doors): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let outcomes = verifier.verify(portions, entropy());
+        for (outcome, (place, origin, source)) in outcomes.into_iter().zip(doors) {
+            if outcome.guilty {
+                source.found(Standing::Suspect);
+            } else if !outcome.results.is_empty() {
+                source.found(Standing::Trusted);
+            }
+            proven.push((place, outcome.results, origin));
         }
-        let event = match event.verify() {
-            Ok(event) => event,
-            Err((_, reason)) => {
-                verdicts[place] = Some(Verdict::Rejected(reason));
+    }
+    proven
+}
+
+impl Examined {
+    /// Policy: enters what verification found, for each event that the gate let through.
+    fn judge(&mut self, results: Proven, origin: &Origin, now: u64) {
+        let mut results = results.into_iter();
+        for (place, verdict) in self.verdicts.iter_mut().enumerate() {
+            if verdict.is_some() {
                 continue;
             }
-        };
-        match origin.check(&event, now) {
-            Ok(()) => {
-                kind_62 |= event.kind() == 62;
-                accepted.push((place, event));
-            }
-            Err(reason) => {
-                verdicts[place] = Some(Verdict::Rejected(reason));
-                if origin.remembers_refusals() && reason.is_global() {
-                    refused.push((event, reason));
+            let result = results
+                .next()
+                .expect("one result for each event that the gate let through");
+            let event = match result {
+                Ok(event) => event,
+                Err((_, reason)) => {
+                    *verdict = Some(Verdict::Rejected(reason));
+                    continue;
+                }
+            };
+            match origin.check(&event, now) {
+                Ok(()) => {
+                    self.kind_62 |= event.kind() == 62;
+                    self.accepted.push((place, event));
+                }
+                Err(reason) => {
+                    *verdict = Some(Verdict::Rejected(reason));
+                    if self.remembers && reason.is_global() {
+                        self.refused.push((event, reason));
+                    }
                 }
             }
         }
     }
-    Ok(Examined {
-        verdicts,
-        accepted,
-        refused,
-        remembers: origin.remembers_refusals(),
-        kind_62,
-    })
 }
 
 /// What needs no verification: ids that are stored, or that a standing verdict refuses.
@@ -114,17 +194,43 @@ fn gate(
     Ok(verdicts)
 }
 
-/// Commits several submissions together and fills in their verdicts.
+/// When a commit may end early.
+pub(super) struct Cut<'c> {
+    /// Not before this many events.
+    pub(super) events_min: usize,
+    /// Asked after each submission.
+    pub(super) wanted: &'c dyn Fn() -> bool,
+}
+
+impl Cut<'_> {
+    /// Everything is committed.
+    pub(super) const NEVER: Cut<'static> = Cut {
+        events_min: usize::MAX,
+        wanted: &|| false,
+    };
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) last_sequence: Sequence,
+    /// How many submissions of the batch, from its start.
+    pub(super) submissions: usize,
+}
+
+/// Commits submissions together, all or the first of them, and fills in their verdicts.
 ///
 /// # Errors
-/// The store's; then nothing of the batch is stored.
+/// The store's; then nothing of the batch is known to be stored.
 pub(super) fn write(
     writer: &mut Writer,
     batch: &mut [Examined],
     now: u64,
-) -> Result<Sequence, StoreError> {
+    cut: &Cut<'_>,
+) -> Result<Written, StoreError> {
     let outcome = writer.transact(|transaction| {
         let mut admissions = Vec::with_capacity(batch.len());
+        let mut events = 0;
         for examined in batch.iter() {
             let mut of_submission = Vec::with_capacity(examined.accepted.len());
             for (_, event) in &examined.accepted {
@@ -140,25 +246,37 @@ pub(super) fn write(
             for (event, reason) in &examined.refused {
                 transaction.refuse(event, *reason)?;
             }
+            events += of_submission.len();
             admissions.push(of_submission);
+            if events >= cut.events_min && (cut.wanted)() {
+                break;
+            }
         }
         Ok(admissions)
     });
     let committed = match outcome {
         Err(error) if error.is_batch_too_large() && batch.len() > 1 => {
             let (first, second) = batch.split_at_mut(batch.len() / 2);
-            write(writer, first, now)?;
-            return write(writer, second, now);
+            let written = write(writer, first, now, cut)?;
+            if written.submissions < first.len() {
+                return Ok(written);
+            }
+            let rest = write(writer, second, now, cut)?;
+            return Ok(Written {
+                submissions: first.len() + rest.submissions,
+                ..rest
+            });
         }
         Err(error) if error.is_batch_too_large() && can_be_halved(batch) => {
             let half = batch[0].accepted.len() / 2;
             let rest = batch[0].accepted.split_off(half);
-            write(writer, batch, now)?;
+            write(writer, batch, now, cut)?;
             batch[0].accepted = rest;
-            return write(writer, batch, now);
+            return write(writer, batch, now, cut);
         }
         other => other?,
     };
+    let submissions = committed.value.len();
     for (examined, admissions) in batch.iter_mut().zip(committed.value) {
         for ((place, _), admission) in examined.accepted.iter().zip(admissions) {
             examined.verdicts[*place] = Some(match admission {
@@ -169,7 +287,10 @@ pub(super) fn write(
             });
         }
     }
-    Ok(committed.last_sequence)
+    Ok(Written {
+        last_sequence: committed.last_sequence,
+        submissions,
+    })
 }
 
 /// One submission can be too much by itself: a few hundred events of thousands of tags touch that many pages.

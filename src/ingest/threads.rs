@@ -1,184 +1,217 @@
-//! The threads of the pipeline: examiners, one per core, and the committer.
+//! The threads of the pipeline, their queues, and the room that submissions hold in them.
 //!
-//! The committer takes all that has queued up, up to a bound, and commits it together: alone, an event is committed
-//! at once; under load, commits grow and the cost per event falls. A panic in a thread is passed on, not buried.
+//! Three queues, each with room of its own in bytes, so that no lane fills another's: prompt, bulk, suspects. A
+//! submission takes room first and a place in the queue then. Other work for the writer takes one of a few slots.
+//! A panic in a thread is passed on, not buried.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use constellation_eventstore::{Sequence, Store, StoreError, Writer};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use constellation_event::BATCH_SIGNATURES_BEST;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::origin::Verdict;
-use super::pipeline::{IngestError, Published, Submission, announce, decided};
-use super::stages::{self, Examined, OverlayChange};
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_EVENTS_MAX};
-use crate::time::Clock;
+use super::committer::{Backlog, Committer, Job, Reply};
+use super::examiner::{Examiner, Submission};
+use super::flow::{Count, Counted, Flow};
+use super::inbox::Inbox;
+use super::pipeline::{IngestError, Parts, Published};
+use super::source::{Lane, Source};
+use super::verifier::SharedVerifier;
+use crate::limits::{
+    INGEST_BULK_BYTES, INGEST_PROMPT_BYTES, INGEST_QUEUE, INGEST_SLOTS, INGEST_SUSPECT_BYTES,
+    SUBMISSION_EVENTS_MAX,
+};
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, IngestError>>;
-
-/// What the committer is asked to do.
-pub(super) enum Job {
-    Admit {
-        examined: Examined,
-        bytes: usize,
-        reply: Reply<Vec<Verdict>>,
-        _room: OwnedSemaphorePermit,
-    },
-    Overlay {
-        change: OverlayChange,
-        reply: Reply<()>,
-    },
-    Sweep {
-        reply: Reply<bool>,
-    },
+/// Which examiners a submission goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    Prompt,
+    Bulk,
+    Suspect,
 }
 
-pub(super) struct Examiner {
-    pub(super) store: Store,
-    pub(super) clock: Clock,
-    pub(super) inbox: async_channel::Receiver<Submission>,
-    pub(super) jobs: async_channel::Sender<Job>,
+#[derive(Debug)]
+pub(super) struct Threads {
+    prompt: LaneDoor,
+    bulk: LaneDoor,
+    suspect: LaneDoor,
+    inbox: Arc<Inbox>,
+    flow: Arc<Flow>,
+    slots: Arc<Semaphore>,
+    examiners: Mutex<Vec<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Examiner {
-    pub(super) fn run(self) {
-        while let Ok(submission) = self.inbox.recv_blocking() {
-            let Submission {
-                events,
-                bytes,
-                origin,
-                reply,
-                room,
-            } = submission;
-            match stages::examine(&self.store, events, &origin, self.clock.unix_seconds()) {
-                // Nobody may be listening any more; the events are stored all the same.
-                Ok(examined) => {
-                    let job = Job::Admit {
-                        examined,
-                        bytes,
-                        reply,
-                        _room: room,
-                    };
-                    if self.jobs.send_blocking(job).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => drop(reply.send(Err(error.into()))),
-            }
-        }
+/// Where a lane begins.
+#[derive(Debug)]
+struct LaneDoor {
+    sender: async_channel::Sender<Submission>,
+    room: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+impl LaneDoor {
+    fn new(bytes_max: usize) -> (Self, async_channel::Receiver<Submission>) {
+        let (sender, receiver) = async_channel::bounded(INGEST_QUEUE);
+        let door = Self {
+            sender,
+            room: Arc::new(Semaphore::new(bytes_max)),
+            bytes_max,
+        };
+        (door, receiver)
     }
 }
 
-pub(super) struct Committer {
-    pub(super) store: Store,
-    pub(super) writer: Writer,
-    pub(super) clock: Clock,
-    pub(super) inbox: async_channel::Receiver<Job>,
-    pub(super) published: watch::Sender<Published>,
-}
+impl Threads {
+    pub(super) fn start(
+        parts: Parts,
+        bulk_examiners: usize,
+        published: watch::Sender<Published>,
+    ) -> Result<Self, IngestError> {
+        let inbox = Arc::new(Inbox::default());
+        let flow = Arc::new(Flow::new(Arc::clone(&inbox)));
+        let (prompt, prompt_queue) = LaneDoor::new(INGEST_PROMPT_BYTES);
+        let (bulk, bulk_queue) = LaneDoor::new(INGEST_BULK_BYTES);
+        let (suspect, suspect_queue) = LaneDoor::new(INGEST_SUSPECT_BYTES);
+        let verifier = Arc::new(SharedVerifier::new(parts.break_even));
+        let examiner = |queue, events_max| Examiner {
+            store: parts.store.clone(),
+            verifier: Arc::clone(&verifier),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+            queue,
+            events_max,
+            inbox: Arc::clone(&inbox),
+        };
+        let mut examiners = vec![
+            (
+                "examine-prompt".to_owned(),
+                examiner(prompt_queue, SUBMISSION_EVENTS_MAX),
+            ),
+            // A batch of one submission: one source's.
+            ("examine-suspects".to_owned(), examiner(suspect_queue, 1)),
+        ];
+        for number in 0..bulk_examiners {
+            let bulk = examiner(bulk_queue.clone(), BATCH_SIGNATURES_BEST);
+            examiners.push((format!("examine-{number}"), bulk));
+        }
+        let committer = Committer {
+            store: parts.store.clone(),
+            writer: parts.writer,
+            clock: parts.clock.clone(),
+            inbox: Arc::clone(&inbox),
+            flow: Arc::clone(&flow),
+            published,
+            backlog: Backlog::default(),
+        };
+        let examiners = examiners
+            .into_iter()
+            .map(|(name, examiner)| start_thread(name, move || examiner.run()))
+            .collect::<Result<_, _>>()?;
+        let writer = start_thread("write".into(), move || committer.run())?;
+        Ok(Self {
+            prompt,
+            bulk,
+            suspect,
+            inbox,
+            flow,
+            slots: Arc::new(Semaphore::new(INGEST_SLOTS)),
+            examiners: Mutex::new(examiners),
+            writer: Mutex::new(Some(writer)),
+        })
+    }
 
-impl Committer {
-    pub(super) fn run(mut self) {
-        let mut held_over = None;
-        while let Some(first) = held_over.take().or_else(|| self.inbox.recv_blocking().ok()) {
-            match first {
-                Job::Admit {
-                    examined,
-                    bytes,
-                    reply,
-                    _room,
-                } => {
-                    let mut batch = vec![examined];
-                    let mut waiting = vec![(reply, _room)];
-                    held_over = self.gather(&mut batch, &mut waiting, bytes);
-                    self.commit(batch, waiting);
-                }
-                Job::Overlay { change, reply } => {
-                    let result = stages::write_overlays(&mut self.writer, &[change]);
-                    self.finish(result.map(|sequence| (sequence, ())), reply);
-                }
-                Job::Sweep { reply } => {
-                    let now = self.clock.unix_seconds();
-                    let result = stages::sweep(&self.store, &mut self.writer, now);
-                    drop(reply.send(result.map(|report| report.unfinished).map_err(Into::into)));
-                }
-            }
+    pub(super) fn queue_for(&self, source: &Source) -> Queue {
+        match source.lane() {
+            _ if source.is_suspect() => Queue::Suspect,
+            Lane::Prompt => Queue::Prompt,
+            Lane::Bulk => Queue::Bulk,
         }
     }
 
-    /// Adds what has queued up meanwhile, as far as one commit holds. Gives back a job of another sort.
-    fn gather(
+    fn door(&self, queue: Queue) -> &LaneDoor {
+        match queue {
+            Queue::Prompt => &self.prompt,
+            Queue::Bulk => &self.bulk,
+            Queue::Suspect => &self.suspect,
+        }
+    }
+
+    /// Waits until there is room for `bytes`; what is larger than all room takes all of it.
+    pub(super) async fn room_for(
         &self,
-        batch: &mut Vec<Examined>,
-        waiting: &mut Vec<(Reply<Vec<Verdict>>, OwnedSemaphorePermit)>,
-        mut bytes: usize,
-    ) -> Option<Job> {
-        let mut events: usize = batch.iter().map(|examined| examined.accepted.len()).sum();
-        while events < COMMIT_EVENTS_MAX && bytes < COMMIT_BYTES_MAX {
-            match self.inbox.try_recv() {
-                Ok(Job::Admit {
-                    examined,
-                    bytes: more,
-                    reply,
-                    _room,
-                }) => {
-                    events += examined.accepted.len();
-                    bytes += more;
-                    batch.push(examined);
-                    waiting.push((reply, _room));
-                }
-                Ok(other) => return Some(other),
-                Err(_) => return None,
+        queue: Queue,
+        bytes: usize,
+    ) -> Result<(OwnedSemaphorePermit, Option<Counted>), IngestError> {
+        let door = self.door(queue);
+        let permits = u32::try_from(bytes.clamp(1, door.bytes_max)).unwrap_or(u32::MAX);
+        let room = match Arc::clone(&door.room).try_acquire_many_owned(permits) {
+            Ok(room) => room,
+            Err(_) => {
+                let _waiting =
+                    (queue == Queue::Bulk).then(|| self.flow.hold(Count::WaitingForRoom));
+                Arc::clone(&door.room)
+                    .acquire_many_owned(permits)
+                    .await
+                    .map_err(|_| IngestError::Closed)?
             }
-        }
-        None
+        };
+        let upstream = (queue == Queue::Bulk).then(|| self.flow.hold(Count::Upstream));
+        Ok((room, upstream))
     }
 
-    fn commit(
-        &mut self,
-        mut batch: Vec<Examined>,
-        waiting: Vec<(Reply<Vec<Verdict>>, OwnedSemaphorePermit)>,
-    ) {
-        let now = self.clock.unix_seconds();
-        let result = stages::write(&mut self.writer, &mut batch, now);
-        if let Ok(sequence) = &result {
-            announce(&self.published, &self.store, *sequence);
-        }
-        let wants_sweep = result.is_ok() && stages::wants_sweep(&batch);
-        let result = result.map_err(IngestError::from);
-        for (examined, (reply, _room)) in batch.into_iter().zip(waiting) {
-            let answer = result.clone().map(|_| decided(examined.verdicts));
-            drop(reply.send(answer)); // the submitter may have gone
-        }
-        if wants_sweep {
-            self.sweep_vanished(now);
-        }
+    pub(super) async fn send(
+        &self,
+        queue: Queue,
+        submission: Submission,
+    ) -> Result<(), IngestError> {
+        self.door(queue)
+            .sender
+            .send(submission)
+            .await
+            .map_err(|_| IngestError::Closed)
     }
 
-    /// The verdicts are out; what an author who vanished left behind goes now, in slices.
-    fn sweep_vanished(&mut self, now: u64) {
-        loop {
-            match stages::sweep(&self.store, &mut self.writer, now) {
-                Ok(report) if report.unfinished => {}
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::error!(%error, "cannot remove what an author who vanished left; it is tried again");
-                    return;
-                }
-            }
-        }
+    /// Says that bulk submissions will go on.
+    pub(super) fn stream(&self) -> Counted {
+        self.flow.hold(Count::Stream)
     }
 
-    fn finish<T>(&self, result: Result<(Sequence, T), StoreError>, reply: Reply<T>) {
-        let answer = result.map(|(sequence, value)| {
-            announce(&self.published, &self.store, sequence);
-            value
-        });
-        drop(reply.send(answer.map_err(Into::into)));
+    /// Has the writer do something else than admit, and waits for it.
+    pub(super) async fn ask<T>(
+        &self,
+        job: impl FnOnce(Reply<T>, OwnedSemaphorePermit) -> Job,
+    ) -> Result<T, IngestError> {
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| IngestError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.inbox
+            .push(job(reply, slot))
+            .map_err(|_| IngestError::Closed)?;
+        answer.await.map_err(|_| IngestError::Closed)?
+    }
+
+    pub(super) fn close(&self) {
+        for door in [&self.prompt, &self.bulk, &self.suspect] {
+            door.sender.close();
+        }
+        for examiner in std::mem::take(&mut *lock(&self.examiners)) {
+            join(examiner);
+        }
+        self.inbox.close();
+        if let Some(writer) = lock(&self.writer).take() {
+            join(writer);
+        }
     }
 }
 
-pub(super) fn start_thread(
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start_thread(
     name: String,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, IngestError> {
@@ -189,7 +222,7 @@ pub(super) fn start_thread(
 }
 
 /// A panic in a stage is a bug: it is passed on, not buried.
-pub(super) fn join(thread: JoinHandle<()>) {
+fn join(thread: JoinHandle<()>) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }

@@ -80,7 +80,7 @@ impl Authentication {
         let event = UnverifiedEvent::parse(json.as_bytes(), &limits).map_err(|_| Unreadable)?;
         let id = event.id();
         let refused = |text| Ok(Answer::refused(id, ReasonPrefix::Invalid, text));
-        if let Err(text) = self.check(event.claimed(), names, now) {
+        if let Err(text) = self.check(&event.to_event(), names, now) {
             return refused(text);
         }
         let Ok(event) = event.verify() else {
@@ -89,9 +89,10 @@ impl Authentication {
         if self.keys.len() >= AUTHENTICATED_KEYS_MAX {
             return refused("too many keys");
         }
-        Arc::make_mut(&mut self.keys).insert(event.event().pubkey);
+        let key = PublicKey::from_byte_array(*event.author());
+        Arc::make_mut(&mut self.keys).insert(key);
         if let Readership::Keys(keys) = &mut self.readership {
-            keys.insert(event.event().pubkey);
+            keys.insert(key);
         }
         Ok(Answer {
             id,

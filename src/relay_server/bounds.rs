@@ -2,15 +2,16 @@
 //!
 //! Worst case of memory for one connection: a message being read (2.2 MB), filters of open requests (2.2 MB of JSON,
 //! up to some 10 MB parsed, twice while being answered), events in flight (4 MB), negentropy messages (4 × 0.55 MB),
-//! bytes to be sent (`HIGH_WATER` and what one slice and 128 verdicts bring: 7 MB). Nothing piles up for a slow
+//! bytes to be sent (`HIGH_WATER` and what one slice and all verdicts bring: 8 MB). Nothing piles up for a slow
 //! reader: live events are scanned for when it has room. Ad-hoc sets are counted over all connections.
 
 use std::time::Duration;
 
 use crate::limits::MESSAGE_BYTES_MAX;
 
-/// EVENTs whose verdict has not come: as many as our own uploader keeps in flight.
-pub(super) const EVENTS_IN_FLIGHT: usize = 128;
+/// EVENTs whose verdict has not come: at least as many as our own uploader keeps in flight, so that what a commit
+/// takes is not what a distant uploader has to wait for.
+pub(super) const EVENTS_IN_FLIGHT: usize = 4_096;
 /// Their JSON in bytes. Above it, the connection is not read from.
 pub(super) const EVENT_BYTES_IN_FLIGHT: usize = 4 << 20;
 /// Bytes that one slice of a query gives before others have their turn.

@@ -93,6 +93,7 @@ impl Connection {
     fn new(visitor: Visitor, context: Arc<RelayContext>, outbox: Arc<Outbox>) -> Self {
         let authentication = Authentication::new(&visitor.party, &context.random);
         outbox.push(encode_auth(authentication.challenge()));
+        let publishing = Publishing::new(&context.ingest);
         Self {
             context,
             visitor,
@@ -102,7 +103,7 @@ impl Connection {
             sessions: std::collections::HashMap::new(),
             counts: (0, 0),
             jobs: Jobs::default(),
-            publishing: Publishing::default(),
+            publishing,
             malformed: 0,
             next_serial: 0,
         }

@@ -9,7 +9,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use constellation_event::matches;
 use constellation_eventstore::{Readership, Record, Store, StoreError};
 
 use super::bounds::SLICE_BYTES;
@@ -90,7 +89,7 @@ impl LiveScan {
                     && subscription
                         .filters
                         .iter()
-                        .any(|filter| matches(filter, event.event()))
+                        .any(|filter| event.matches(filter))
                 {
                     slice.push(index, subscription, event.json());
                 }

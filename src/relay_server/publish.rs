@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::bounds::{EVENT_BYTES_IN_FLIGHT, EVENTS_IN_FLIGHT};
 use super::context::{RelayContext, RemoteParty};
 use super::options::WritePolicy;
-use crate::ingest::{IngestError, Origin, Verdict, Writers};
+use crate::ingest::{Ingest, IngestError, Lane, Origin, Source, Verdict, Writers};
 use crate::protocol::{ReasonPrefix, hex};
 
 /// NIP-42's kind: for AUTH only, and never passed on.
@@ -59,8 +59,8 @@ pub(super) enum Offer {
 type Pending = Pin<Box<dyn Future<Output = (Answer, usize)> + Send>>;
 
 /// The events of one connection whose verdict has not come.
-#[derive(Default)]
 pub(super) struct Publishing {
+    source: Source,
     in_flight: FuturesUnordered<Pending>,
     bytes: usize,
     rate: Rate,
@@ -76,6 +76,16 @@ impl std::fmt::Debug for Publishing {
 }
 
 impl Publishing {
+    /// For one connection.
+    pub(super) fn new(ingest: &Ingest) -> Self {
+        Self {
+            source: ingest.source(Lane::Prompt),
+            in_flight: FuturesUnordered::new(),
+            bytes: 0,
+            rate: Rate::default(),
+        }
+    }
+
     /// Whether another event may be taken.
     pub(super) fn has_room(&self) -> bool {
         self.in_flight.len() < EVENTS_IN_FLIGHT && self.bytes < EVENT_BYTES_IN_FLIGHT
@@ -115,7 +125,7 @@ impl Publishing {
             }
         };
         let (id, bytes) = (event.id(), event.bytes());
-        let kind = event.claimed().kind.as_u16();
+        let kind = event.kind();
         let refused = |prefix, text| Offer::Answered(Answer::refused(id, prefix, text));
         if kind == AUTHENTICATION_KIND {
             return refused(ReasonPrefix::Invalid, "this kind belongs into AUTH");
@@ -129,9 +139,9 @@ impl Publishing {
             return refused(ReasonPrefix::Restricted, "not a kind that is kept here");
         }
         self.bytes += bytes;
-        let ingest = context.ingest.clone();
+        let (ingest, source) = (context.ingest.clone(), self.source.clone());
         self.in_flight.push(Box::pin(async move {
-            let verdicts = ingest.submit(vec![event], origin).await;
+            let verdicts = ingest.submit(&source, origin, vec![event]).await;
             (answer(id, verdicts, &terms), bytes)
         }));
         Offer::Submitted

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use constellation_event::BreakEven;
 use constellation_event::UnverifiedEvent;
 use constellation_eventstore::{Options, open};
 use http::header::{HeaderName, HeaderValue};
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{ConnectionEnd, RelayContext, RelayOptions, RemoteParty, serve_connection};
-use crate::ingest::{Ingest, Mode, Origin, Scope, Verdict};
+use crate::ingest::{Ingest, Lane, Mode, Origin, Parts, Scope, Verdict};
 use crate::protocol::websocket::connect_websocket;
 use crate::protocol::{Message, SocketLimits, TextSocket};
 use crate::tasks::TaskGroup;
@@ -68,7 +69,17 @@ impl Relay {
             open(folder.path(), Options::new(Arc::new(|| Duration::ZERO))).unwrap();
         let time = HandClock(Arc::new(AtomicU64::new(NOW)));
         let clock = Clock::new(time.clone());
-        let ingest = Ingest::start(store, writer, clock.clone(), Mode::Inline).unwrap();
+        let ingest = Ingest::start(
+            Parts {
+                store,
+                writer,
+                break_even: Box::new(BreakEven::default),
+                clock: clock.clone(),
+                random: crate::random::Random::seeded(2),
+            },
+            Mode::Inline,
+        )
+        .unwrap();
         let options = watch::Sender::new(Arc::new(RelayOptions::default()));
         let scope = watch::Sender::new(Arc::new(Scope::everything()));
         let mut context = RelayContext::new(
@@ -98,13 +109,13 @@ impl Relay {
     }
 
     async fn store(&self, events: &[Event]) {
-        let events: Vec<_> = events
-            .iter()
-            .cloned()
-            .map(UnverifiedEvent::from_event)
-            .collect();
+        let events: Vec<_> = events.iter().map(UnverifiedEvent::from_event).collect();
         let count = events.len();
-        let verdicts = self.ingest.submit(events, Origin::Import).await.unwrap();
+        let verdicts = self
+            .ingest
+            .submit(&self.ingest.source(Lane::Bulk), Origin::Import, events)
+            .await
+            .unwrap();
         let kept = |verdict: &Verdict| matches!(verdict, Verdict::Stored | Verdict::Ephemeral);
         assert_eq!(
             verdicts.iter().filter(|verdict| kept(verdict)).count(),

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::options::Deadlines;
 use super::outcome::{Failure, Outcome, PeerReport, Step};
 use super::plan::ExchangePlan;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Lane};
 use crate::limits::{
     FRAME_BYTES_MIN, FRAME_BYTES_OTHER, FRAME_BYTES_STATION, NEG_ENVELOPE_BYTES,
     RECONCILE_PASSES_MAX,
@@ -71,6 +71,7 @@ pub async fn exchange(
     let transfer = Transfer {
         conversation: conversation.conversation,
         ingest: context.ingest.clone(),
+        source: context.ingest.source(Lane::Bulk),
         peer: plan.address.as_str().to_owned(),
         scope: plan.scope.clone(),
         fetches: plan.direction.is_down() && !plan.dry_run,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent, matches};
+use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent};
 use constellation_eventstore::{NewOverlayEntry, OverlayReason};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -199,7 +199,7 @@ async fn take_batch(
         };
         if !asked.remove(&event.id()) {
             fetched.nameless.push(Rejection::OutsideFilter);
-        } else if matches(filter, event.claimed()) {
+        } else if event.matches(filter) {
             offered.push(event);
         } else {
             fetched.settle(&event, Verdict::Rejected(Rejection::OutsideFilter));
@@ -209,7 +209,10 @@ async fn take_batch(
     let origin = Origin::Peer {
         scope: transfer.scope.clone(),
     };
-    let verdicts = transfer.ingest.submit(offered, origin).await?;
+    let verdicts = transfer
+        .ingest
+        .submit(&transfer.source, origin, offered)
+        .await?;
     for (mut outcome, verdict) in claims.into_iter().zip(verdicts) {
         outcome.verdict = verdict;
         fetched.outcomes.push(outcome);
@@ -219,14 +222,10 @@ async fn take_batch(
 
 impl Outcome {
     fn undecided(event: &UnverifiedEvent) -> Self {
-        let claimed = event.claimed();
         Self {
-            key: CanonicalKey {
-                created_at: claimed.created_at.as_secs(),
-                id: event.id(),
-            },
-            kind: Some(claimed.kind.as_u16()),
-            author: claimed.pubkey.to_bytes(),
+            key: event.canonical_key(),
+            kind: Some(event.kind()),
+            author: *event.author(),
             verdict: Verdict::Duplicate,
         }
     }

@@ -31,7 +31,7 @@ pub use reconcile::{Reconciled, reconcile};
 pub use tally::{Tally, Unresolved};
 pub use upload::upload;
 
-use crate::ingest::{Ingest, IngestError, Scope};
+use crate::ingest::{Ingest, IngestError, Scope, Source};
 use crate::relay_client::{Conversation, ConversationError};
 use crate::time::Clock;
 
@@ -42,6 +42,8 @@ pub struct Transfer {
     pub conversation: Conversation,
     /// The door to our store.
     pub ingest: Ingest,
+    /// The peer as a source of events, for as long as the exchange lasts.
+    pub source: Source,
     /// The name under which the peer's overlay is kept.
     pub peer: String,
     /// What is shared with it.

@@ -4,8 +4,11 @@
 //! NIP-01 and other relays let it match nothing. Values are compared whole; there are no prefixes. `limit` and
 //! `search` are the query's business. Worst case: each tag of the event is looked up once per tag filter.
 
-use nostr::event::Event;
+use nostr::event::{EventId, Kind};
 use nostr::filter::{Filter, SingleLetterTag};
+use nostr::key::PublicKey;
+
+use crate::canonical::CanonicalEvent;
 
 /// A view of an event's tags, so that stored events need not be parsed whole.
 pub trait TagLookup {
@@ -13,17 +16,13 @@ pub trait TagLookup {
     fn any(&self, letter: SingleLetterTag, wanted: &mut dyn FnMut(&str) -> bool) -> bool;
 }
 
-/// The tags of a parsed event.
-#[derive(Debug)]
-pub struct FilterTags<'a>(pub &'a Event);
-
-impl TagLookup for FilterTags<'_> {
+impl TagLookup for CanonicalEvent {
     fn any(&self, letter: SingleLetterTag, wanted: &mut dyn FnMut(&str) -> bool) -> bool {
-        let name = letter.as_str();
-        self.0
-            .tags
-            .iter()
-            .any(|tag| tag.kind() == name && tag.content().is_some_and(&mut *wanted))
+        let mut found = false;
+        self.for_each_tag(&mut |name, value| {
+            found = found || (name == letter.as_str() && value.is_some_and(&mut *wanted));
+        });
+        found
     }
 }
 
@@ -42,22 +41,26 @@ impl TagLookup for VecTags<'_> {
 }
 
 /// Whether `event` matches `filter`.
-pub fn matches(filter: &Filter, event: &Event) -> bool {
+pub(crate) fn matches(filter: &Filter, event: &CanonicalEvent) -> bool {
     filter
         .ids
         .as_ref()
-        .is_none_or(|ids| ids.contains(&event.id))
+        .is_none_or(|ids| ids.contains(&EventId::from_byte_array(event.id)))
         && filter
             .authors
             .as_ref()
-            .is_none_or(|authors| authors.contains(&event.pubkey))
+            .is_none_or(|authors| authors.contains(&PublicKey::from_byte_array(event.author)))
         && filter
             .kinds
             .as_ref()
-            .is_none_or(|kinds| kinds.contains(&event.kind))
-        && filter.since.is_none_or(|since| event.created_at >= since)
-        && filter.until.is_none_or(|until| event.created_at <= until)
-        && tags_match(filter, &FilterTags(event))
+            .is_none_or(|kinds| kinds.contains(&Kind::from_u16(event.kind)))
+        && filter
+            .since
+            .is_none_or(|since| event.created_at >= since.as_secs())
+        && filter
+            .until
+            .is_none_or(|until| event.created_at <= until.as_secs())
+        && tags_match(filter, event)
 }
 
 /// Whether the tags of an event match the tag filters of `filter`.
@@ -74,6 +77,7 @@ mod tests {
     use nostr::key::Keys;
 
     use super::*;
+    use crate::EventLimits;
 
     fn filter(json: &str) -> Filter {
         Filter::from_json(json).expect("a filter")
@@ -85,6 +89,8 @@ mod tests {
             .tag(Tag::parse(["t", "a", "b"]).expect("not empty"))
             .finalize(&Keys::generate())
             .expect("generated keys sign");
+        let event = CanonicalEvent::parse(event.as_json().as_bytes(), &EventLimits::default())
+            .expect("an event");
         assert!(matches(&filter("{}"), &event));
         for empty in [
             r#"{"ids":[]}"#,
@@ -103,7 +109,7 @@ mod tests {
             !matches(&filter(r##"{"#T":["a"]}"##), &event),
             "letters have a case"
         );
-        let at = event.created_at.as_secs();
+        let at = event.created_at;
         assert!(matches(
             &filter(&format!(r#"{{"since":{at},"until":{at}}}"#)),
             &event

@@ -1,38 +1,22 @@
 //! An event as somebody sent it: of the right form, but nothing about it is proven.
 //!
-//! Takes JSON from a socket, a file or a page; gives an [`UnverifiedEvent`]. Strict where NIP-01 is: lower-case
-//! hex, unsigned integers, no field twice, no empty tag. Unknown fields are ignored, and so not kept.
+//! Takes JSON from a socket, a file or a page; gives an [`UnverifiedEvent`]. What it says of itself can be read, to
+//! decide whether it is worth verifying.
 //! Worst case: linear in the bytes, which are checked against the limit first.
 
 use std::borrow::Cow;
 
-use nostr::event::{Event, EventId, Kind, Signature, Tag};
-use nostr::key::PublicKey;
-use nostr::types::Timestamp;
+use nostr::event::Event;
+use nostr::filter::Filter;
 use serde::Deserialize;
 
-use crate::{EventLimits, Rejection, VerifiedEvent, hex};
+use crate::canonical::CanonicalEvent;
+use crate::proof::IdProven;
+use crate::{CanonicalKey, EventLimits, Rejection, VerifiedEvent, filter, hex};
 
 /// A well-formed event whose id and signature have not been checked.
 #[derive(Debug, Clone)]
-pub struct UnverifiedEvent {
-    event: Event,
-    bytes: usize,
-}
-
-#[derive(Deserialize)]
-struct WireEvent<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    pubkey: Cow<'a, str>,
-    created_at: u64,
-    kind: u16,
-    tags: Vec<Tag>,
-    content: String,
-    #[serde(borrow)]
-    sig: Cow<'a, str>,
-}
+pub struct UnverifiedEvent(CanonicalEvent);
 
 /// What an event that is otherwise unreadable says it is; enough to remember not to ask for it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,64 +33,87 @@ impl UnverifiedEvent {
     /// # Errors
     /// [`Rejection::TooLarge`] over `limits`, [`Rejection::Malformed`] for anything that is not an event of NIP-01.
     pub fn parse(json: &[u8], limits: &EventLimits) -> Result<Self, Rejection> {
-        if json.len() > limits.bytes_max {
-            return Err(Rejection::TooLarge);
-        }
-        let wire: WireEvent<'_> = serde_json::from_slice(json).map_err(|_| Rejection::Malformed)?;
-        if wire.tags.len() > limits.tags_max {
-            return Err(Rejection::TooLarge);
-        }
-        let event = Event::new(
-            EventId::from_byte_array(hex::decode_array(&wire.id).ok_or(Rejection::Malformed)?),
-            PublicKey::from_byte_array(
-                hex::decode_array(&wire.pubkey).ok_or(Rejection::Malformed)?,
-            ),
-            Timestamp::from_secs(wire.created_at),
-            Kind::from_u16(wire.kind),
-            wire.tags,
-            wire.content,
-            Signature::from_byte_array(hex::decode_array(&wire.sig).ok_or(Rejection::Malformed)?),
-        );
-        Ok(Self {
-            event,
-            bytes: json.len(),
-        })
+        CanonicalEvent::parse(json, limits).map(Self)
     }
 
-    /// Takes an event that another library parsed, for instance one that was just signed.
-    pub fn from_event(event: Event) -> Self {
-        let bytes = event.as_json().len();
-        Self { event, bytes }
+    /// Takes an event that another library made, for instance one that was just signed.
+    ///
+    /// # Panics
+    /// If the library's JSON is no event.
+    pub fn from_event(event: &Event) -> Self {
+        let limits = EventLimits {
+            bytes_max: usize::MAX,
+            tags_max: usize::MAX,
+        };
+        Self::parse(event.as_json().as_bytes(), &limits)
+            .expect("the library's events have the form of NIP-01")
     }
 
-    /// Bytes of the JSON it was read from; what it is charged for while it waits.
+    /// Bytes of its JSON, minified; what it is charged for while it waits.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.json().len()
     }
 
-    /// The event as it claims to be.
-    pub fn claimed(&self) -> &Event {
-        &self.event
+    /// The event as it claims to be, as the `nostr` crate has it: parsed anew each time.
+    pub fn to_event(&self) -> Event {
+        self.0.to_event()
     }
 
     /// The id it claims.
     pub fn id(&self) -> [u8; 32] {
-        self.event.id.to_bytes()
+        self.0.id
     }
 
-    /// Checks id, then signature: the only way to a [`VerifiedEvent`].
+    /// The author it claims.
+    pub fn author(&self) -> &[u8; 32] {
+        &self.0.author
+    }
+
+    /// The time it claims, in Unix seconds.
+    pub fn created_at(&self) -> u64 {
+        self.0.created_at
+    }
+
+    /// The kind's number.
+    pub fn kind(&self) -> u16 {
+        self.0.kind
+    }
+
+    /// The place in the canonical order that it claims.
+    pub fn canonical_key(&self) -> CanonicalKey {
+        CanonicalKey {
+            created_at: self.created_at(),
+            id: self.id(),
+        }
+    }
+
+    /// Whether it matches a filter, as it claims to be.
+    pub fn matches(&self, filter: &Filter) -> bool {
+        filter::matches(filter, &self.0)
+    }
+
+    pub(crate) fn has_genuine_id(&self) -> bool {
+        self.0.has_genuine_id()
+    }
+
+    pub(crate) fn signature(&self) -> [u8; 64] {
+        self.0.signature()
+    }
+
+    pub(crate) fn into_canonical(self) -> CanonicalEvent {
+        self.0
+    }
+
+    /// Checks id, then signature (NIP-01, BIP-340). Many events at once: [`BatchVerifier`](crate::BatchVerifier).
     ///
     /// # Errors
     /// [`Rejection::BadId`] or [`Rejection::BadSignature`], with the event, for whoever keeps account of the sender.
     #[allow(clippy::result_large_err)] // the rejected event goes back by value; rejections are rare
     pub fn verify(self) -> Result<VerifiedEvent, (Self, Rejection)> {
-        if !self.event.verify_id() {
-            return Err((self, Rejection::BadId));
+        match IdProven::of(self)?.alone() {
+            Ok(proven) => Ok(VerifiedEvent::seal(proven)),
+            Err(event) => Err((event.into_unverified(), Rejection::BadSignature)),
         }
-        if !self.event.verify_signature() {
-            return Err((self, Rejection::BadSignature));
-        }
-        Ok(VerifiedEvent::seal(self.event))
     }
 
     /// Reads id and time out of JSON that is not (quite) an event, where they are there at all.
@@ -127,7 +134,7 @@ impl UnverifiedEvent {
 
 #[cfg(test)]
 mod tests {
-    use nostr::event::{EventBuilder, FinalizeEvent};
+    use nostr::event::{EventBuilder, FinalizeEvent, Kind, Tag};
     use nostr::key::Keys;
 
     use proptest::prelude::*;
@@ -166,10 +173,10 @@ mod tests {
             .expect_err("content changed");
         assert_eq!(why, Rejection::BadId);
 
-        let other = parse(&signed("other")).expect("well-formed").claimed().sig;
-        let mut event = parse(&json).expect("well-formed").claimed().clone();
+        let other = parse(&signed("other")).expect("well-formed").to_event().sig;
+        let mut event = parse(&json).expect("well-formed").to_event();
         event.sig = other;
-        let (_, why) = UnverifiedEvent::from_event(event)
+        let (_, why) = UnverifiedEvent::from_event(&event)
             .verify()
             .expect_err("signature of another event");
         assert_eq!(why, Rejection::BadSignature);
@@ -198,7 +205,7 @@ mod tests {
 
     #[test]
     fn hex_in_capitals_is_malformed_because_the_id_is_computed_over_lower_case() {
-        let event = parse(&signed("x")).expect("well-formed").claimed().clone();
+        let event = parse(&signed("x")).expect("well-formed").to_event();
         let json = event
             .as_json()
             .replace(&event.id.to_hex(), &event.id.to_hex().to_uppercase());

@@ -3,48 +3,53 @@
 use std::cmp::Ordering;
 
 use nostr::event::Event;
+use nostr::filter::Filter;
 
-use crate::KindClass;
+use crate::canonical::CanonicalEvent;
+use crate::proof::SignatureProven;
+use crate::{KindClass, filter};
 
 /// An event whose id and signature have been checked.
 ///
-/// The only constructor is [`UnverifiedEvent::verify`](crate::UnverifiedEvent::verify); it cannot be changed
-/// afterwards. Holds the minified JSON beside the parsed form, since that is what is stored and sent.
+/// Made by [`UnverifiedEvent::verify`](crate::UnverifiedEvent::verify) and, many at once, by
+/// [`BatchVerifier::verify`](crate::BatchVerifier::verify); it cannot be changed afterwards. Holds the minified JSON,
+/// since that is what is stored and sent.
 #[derive(Debug, Clone)]
-pub struct VerifiedEvent {
-    event: Event,
-    json: Box<str>,
-}
+pub struct VerifiedEvent(CanonicalEvent);
 
 impl VerifiedEvent {
-    pub(crate) fn seal(event: Event) -> Self {
-        let json = event.as_json().into_boxed_str();
-        Self { event, json }
+    pub(crate) fn seal(proven: SignatureProven) -> Self {
+        Self(proven.into_event())
     }
 
-    /// The parsed event.
-    pub fn event(&self) -> &Event {
-        &self.event
+    /// The event as the `nostr` crate has it: parsed anew each time.
+    pub fn to_event(&self) -> Event {
+        self.0.to_event()
     }
 
     /// The event as minified JSON, fields in the order of NIP-01.
     pub fn json(&self) -> &str {
-        &self.json
+        self.0.json()
     }
 
     /// The event's id.
     pub fn id(&self) -> [u8; 32] {
-        self.event.id.to_bytes()
+        self.0.id
+    }
+
+    /// Its author's public key.
+    pub fn author(&self) -> &[u8; 32] {
+        &self.0.author
     }
 
     /// Unix seconds.
     pub fn created_at(&self) -> u64 {
-        self.event.created_at.as_secs()
+        self.0.created_at
     }
 
     /// The kind's number.
     pub fn kind(&self) -> u16 {
-        self.event.kind.as_u16()
+        self.0.kind
     }
 
     /// How events of this kind are kept.
@@ -60,31 +65,37 @@ impl VerifiedEvent {
         }
     }
 
-    /// The value of the first tag with this name.
-    pub fn first_tag(&self, name: &str) -> Option<&str> {
-        self.event
-            .tags
-            .iter()
-            .find(|tag| tag.kind() == name)
-            .map(|tag| tag.content().unwrap_or_default())
+    /// Whether it matches a filter.
+    pub fn matches(&self, filter: &Filter) -> bool {
+        filter::matches(filter, &self.0)
+    }
+
+    /// Calls `visit` with the name of each tag and its first value, where it has one.
+    pub fn for_each_tag(&self, visit: &mut dyn FnMut(&str, Option<&str>)) {
+        self.0.for_each_tag(visit);
     }
 
     /// When the event expires, in Unix seconds (NIP-40). A tag that is no number does not expire.
     pub fn expiration(&self) -> Option<u64> {
-        self.first_tag("expiration")?.parse().ok()
+        self.0.expires_at
     }
 
     /// Whether only its author may publish it (NIP-70).
     pub fn is_protected(&self) -> bool {
-        self.event.tags.iter().any(|tag| tag.kind() == "-")
+        self.0.is_protected
     }
 
     /// The `d` tag of an addressable event; empty where there is none, and for replaceable ones (NIP-01).
-    pub fn identifier(&self) -> &str {
-        match self.class() {
-            KindClass::Addressable => self.first_tag("d").unwrap_or_default(),
-            _ => "",
+    pub fn identifier(&self) -> String {
+        let mut identifier = None;
+        if self.class() == KindClass::Addressable {
+            self.for_each_tag(&mut |name, value| {
+                if name == "d" && identifier.is_none() {
+                    identifier = Some(value.unwrap_or_default().to_owned());
+                }
+            });
         }
+        identifier.unwrap_or_default()
     }
 }
 

@@ -137,32 +137,42 @@ pub struct AuthorAndTags<'s> {
     pub tags: VecTags<'s>,
 }
 
-/// Every (letter, first value) pair that is indexed, each once, with the hash of the value.
-pub(crate) fn indexed_tags<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> Vec<[u8; 9]> {
-    let mut prefixes: Vec<[u8; 9]> = tags
-        .filter_map(|(name, value)| match name.as_bytes() {
-            [letter] if letter.is_ascii_alphabetic() => Some(keys::tag_prefix(*letter, value)),
-            _ => None,
-        })
-        .collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    prefixes
+/// Collects every (letter, first value) pair that is indexed, each once, with the hash of the value.
+#[derive(Default)]
+struct IndexedTags(Vec<[u8; 9]>);
+
+impl IndexedTags {
+    fn add(&mut self, name: &str, value: &str) {
+        if let [letter] = name.as_bytes()
+            && letter.is_ascii_alphabetic()
+        {
+            self.0.push(keys::tag_prefix(*letter, value));
+        }
+    }
+
+    fn finish(mut self) -> Vec<[u8; 9]> {
+        self.0.sort_unstable();
+        self.0.dedup();
+        self.0
+    }
 }
 
 pub(crate) fn indexed_tags_of_event(event: &VerifiedEvent) -> Vec<[u8; 9]> {
-    indexed_tags(
-        event
-            .event()
-            .tags
-            .iter()
-            .filter_map(|tag| Some((tag.kind(), tag.content()?))),
-    )
+    let mut tags = IndexedTags::default();
+    event.for_each_tag(&mut |name, value| {
+        if let Some(value) = value {
+            tags.add(name, value);
+        }
+    });
+    tags.finish()
 }
 
 pub(crate) fn indexed_tags_of_record(tags: &VecTags<'_>) -> Vec<[u8; 9]> {
-    indexed_tags(tags.0.iter().filter_map(|tag| match tag.as_slice() {
-        [name, value, ..] => Some((name.as_ref(), value.as_ref())),
-        _ => None,
-    }))
+    let mut indexed = IndexedTags::default();
+    for tag in &tags.0 {
+        if let [name, value, ..] = tag.as_slice() {
+            indexed.add(name, value);
+        }
+    }
+    indexed.finish()
 }

@@ -201,9 +201,9 @@ impl Transaction<'_> {
         event: &VerifiedEvent,
         reason: Rejection,
     ) -> Result<Verdict, StoreError> {
-        let author = self.intern_author(event.event().pubkey.as_bytes())?;
+        let author = self.intern_author(event.author())?;
         let coordinate = if event.class().has_coordinate() {
-            keys::coordinate_key(author, event.kind(), event.identifier())
+            keys::coordinate_key(author, event.kind(), &event.identifier())
         } else {
             NO_COORDINATE
         };

@@ -57,7 +57,7 @@ impl Transaction<'_> {
         if self.contains(&event.id())? {
             return Ok(Admission::Duplicate);
         }
-        let author = self.find_author(event.event().pubkey.as_bytes())?;
+        let author = self.find_author(event.author())?;
         if let Some(author) = author
             && self.is_deleted(event, author)?
         {
@@ -69,7 +69,7 @@ impl Transaction<'_> {
         }
         let author = match author {
             Some(author) => author,
-            None => self.intern_author(event.event().pubkey.as_bytes())?,
+            None => self.intern_author(event.author())?,
         };
         let coordinate = self.coordinate_of(event, author);
         if let Some(coordinate) = &coordinate
@@ -103,7 +103,7 @@ impl Transaction<'_> {
         event
             .class()
             .has_coordinate()
-            .then(|| keys::coordinate_key(author, event.kind(), event.identifier()))
+            .then(|| keys::coordinate_key(author, event.kind(), &event.identifier()))
     }
 
     /// Whether its author has deleted it, its address, or everything.
@@ -152,10 +152,13 @@ impl Transaction<'_> {
 
     /// Whether the addressee of a gift wrap has deleted it, or vanished (NIP-59, NIP-62).
     fn is_unwanted_gift(&self, event: &VerifiedEvent) -> Result<bool, StoreError> {
-        for tag in event.event().tags.iter().filter(|tag| tag.kind() == "p") {
-            let Some(addressee) = tag.content().and_then(public_key) else {
-                continue;
-            };
+        let mut addressees = Vec::new();
+        event.for_each_tag(&mut |name, value| {
+            if name == "p" {
+                addressees.extend(value.and_then(public_key));
+            }
+        });
+        for addressee in addressees {
             let Some(addressee) = self.known_author(addressee.as_bytes())? else {
                 continue;
             };
@@ -175,7 +178,7 @@ impl Transaction<'_> {
         deletion: &VerifiedEvent,
         deleter: AuthorNumber,
     ) -> Result<(), StoreError> {
-        for tag in deletion.event().tags.iter() {
+        for tag in deletion.to_event().tags.iter() {
             let Some(value) = tag.content() else { continue };
             match tag.kind() {
                 "e" => {
@@ -268,11 +271,11 @@ impl Transaction<'_> {
 
     fn vanish_concerns_us(&self, event: &VerifiedEvent) -> bool {
         names_relay(event, ALL_RELAYS)
-            || self.options().own_urls.iter().any(|url| {
-                event.event().tags.iter().any(|tag| {
-                    tag.kind() == "relay" && tag.content().is_some_and(|named| same_url(named, url))
-                })
-            })
+            || self
+                .options()
+                .own_urls
+                .iter()
+                .any(|url| names_relay_by(event, &|named| same_url(named, url)))
     }
 
     /// Remembers the request; the events go in slices, by [`Transaction::sweep`].
@@ -294,11 +297,15 @@ fn public_key(hex: &str) -> Option<nostr::key::PublicKey> {
 }
 
 fn names_relay(event: &VerifiedEvent, name: &str) -> bool {
-    event
-        .event()
-        .tags
-        .iter()
-        .any(|tag| tag.kind() == "relay" && tag.content() == Some(name))
+    names_relay_by(event, &|named| named == name)
+}
+
+fn names_relay_by(event: &VerifiedEvent, is_meant: &dyn Fn(&str) -> bool) -> bool {
+    let mut names = false;
+    event.for_each_tag(&mut |name, value| {
+        names |= name == "relay" && value.is_some_and(is_meant);
+    });
+    names
 }
 
 /// URLs are compared without the slash at their end and without regard to case, as clients write them.
@@ -313,7 +320,7 @@ fn own_address<'v>(value: &'v str, deletion: &VerifiedEvent) -> Option<(u16, &'v
     let kind: u16 = parts.next()?.parse().ok()?;
     let pubkey = nostr::key::PublicKey::from_hex(parts.next()?).ok()?;
     let identifier = parts.next().unwrap_or_default();
-    if pubkey != deletion.event().pubkey {
+    if pubkey.as_bytes() != deletion.author() {
         return None;
     }
     match KindClass::of_kind(Kind::from_u16(kind)) {

@@ -252,12 +252,12 @@ fn a_record_that_cannot_be_read_is_an_error_to_whoever_asks_for_it() {
         Err(StoreError::Damaged(_))
     ));
     drop(snapshot);
-    let deletion = event(1, 5, 200, &[&["e", &note.event().id.to_hex()]], "");
+    let deletion = event(1, 5, 200, &[&["e", &note.to_event().id.to_hex()]], "");
     let failed = writer.transact(|transaction| transaction.admit(&deletion, common::NOW));
     assert!(matches!(failed, Err(StoreError::Damaged(_))));
     // What has nothing to do with it goes on.
     writer
         .transact(|transaction| transaction.admit(&event(2, 1, 100, &[], ""), common::NOW))
         .expect("healthy");
-    assert_eq!(keys(1).public_key(), note.event().pubkey);
+    assert_eq!(keys(1).public_key(), note.to_event().pubkey);
 }

@@ -49,7 +49,7 @@ fn a_tiny_map_grows_by_itself_while_readers_keep_seeing_what_belongs_together() 
             1 if number > 500 => {
                 let target: &constellation_event::VerifiedEvent =
                     &events[usize::try_from(number - 400).expect("small")];
-                let id = target.event().id.to_hex();
+                let id = target.to_event().id.to_hex();
                 event(author, 5, time, &[&["e", &id]], "")
             }
             _ => event(author, 1, time, &[&["t", "topic"]], &content),

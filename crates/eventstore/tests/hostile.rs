@@ -23,7 +23,7 @@ fn assert_stored_and_removable(mut store: TestStore, note: &constellation_event:
     let record = snapshot.by_id(&note.id()).expect("readable");
     assert_eq!(record.expect("stored").json(), note.json());
     drop(snapshot);
-    let id = note.event().id.to_hex();
+    let id = note.to_event().id.to_hex();
     let deletion = event(1, 5, NOW, &[&["e", &id]], "");
     store.admit(std::slice::from_ref(&deletion));
     assert_eq!(store.ids(), [deletion.id()]);
@@ -73,7 +73,10 @@ fn a_deletion_of_five_thousand_targets_takes_them_all() {
         keys(1).public_key().to_hex(),
         "d".repeat(1_000)
     );
-    let mut ids: Vec<String> = notes.iter().map(|note| note.event().id.to_hex()).collect();
+    let mut ids: Vec<String> = notes
+        .iter()
+        .map(|note| note.to_event().id.to_hex())
+        .collect();
     ids.extend((0..4_900u32).map(|number| format!("{number:064x}")));
     let mut tags: Vec<Vec<&str>> = ids.iter().map(|id| vec!["e", id.as_str()]).collect();
     for value in ["", "0", "no id", ids[0].as_str()] {
@@ -338,7 +341,7 @@ fn what_is_deleted_while_a_query_pauses_is_left_out() {
         .expect("readable");
     drop(snapshot);
     // The one it stopped at, the next one, and one later; and one comes that the query must not see.
-    let ids = [7, 6, 3].map(|index| notes[index].event().id.to_hex());
+    let ids = [7, 6, 3].map(|index| notes[index].to_event().id.to_hex());
     let tags: Vec<Vec<&str>> = ids.iter().map(|id| vec!["e", id.as_str()]).collect();
     let tags: Vec<&[&str]> = tags.iter().map(Vec::as_slice).collect();
     store.admit(&[event(1, 5, 50, &tags, ""), event(2, 1, 104, &[], "late")]);

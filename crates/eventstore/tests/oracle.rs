@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{NOW, TestStore, event, keys, open, query};
-use constellation_event::{KindClass, Rejection, VerifiedEvent, matches};
+use constellation_event::{KindClass, Rejection, VerifiedEvent};
 use constellation_eventstore::{Admission, KindSet, Readership, SetScope, StoredSet};
 use constellation_reconcile::{Bound, Item, SortedSet, VecSet};
 use nostr::event::Kind;
@@ -66,13 +66,13 @@ fn make(drafts: &[Draft]) -> Vec<VerifiedEvent> {
         }
         if kind == 5 && !events.is_empty() {
             let target = &events[draft.target.index(events.len())];
-            tags.push(vec!["e".into(), target.event().id.to_hex()]);
+            tags.push(vec!["e".into(), target.to_event().id.to_hex()]);
             tags.push(vec![
                 "a".into(),
                 format!(
                     "{}:{}:{}",
                     target.kind(),
-                    target.event().pubkey,
+                    target.to_event().pubkey,
                     target.identifier()
                 ),
             ]);
@@ -110,18 +110,18 @@ impl Model {
     fn is_deleted(&self, event: &VerifiedEvent) -> bool {
         let names = |deletion: &VerifiedEvent, name: &str, value: &str| {
             deletion
-                .event()
+                .to_event()
                 .tags
                 .iter()
                 .any(|tag| tag.kind() == name && tag.content() == Some(value))
         };
         let may_speak = |key: &nostr::key::PublicKey| {
-            *key == event.event().pubkey
-                || (event.kind() == 1059 && event.event().tags.public_keys().any(|p| p == *key))
+            *key == event.to_event().pubkey
+                || (event.kind() == 1059 && event.to_event().tags.public_keys().any(|p| p == *key))
         };
         let vanished = event.kind() != 62
             && self.vanished.iter().any(|request| {
-                may_speak(&request.event().pubkey) && event.created_at() <= request.created_at()
+                may_speak(&request.to_event().pubkey) && event.created_at() <= request.created_at()
             });
         if vanished {
             return true;
@@ -139,14 +139,14 @@ impl Model {
         let address = format!(
             "{}:{}:{}",
             event.kind(),
-            event.event().pubkey,
+            event.to_event().pubkey,
             event.identifier()
         );
         self.deletions.iter().any(|deletion| {
-            (may_speak(&deletion.event().pubkey)
-                && names(deletion, "e", &event.event().id.to_hex()))
+            (may_speak(&deletion.to_event().pubkey)
+                && names(deletion, "e", &event.to_event().id.to_hex()))
                 || (event.class().has_coordinate()
-                    && deletion.event().pubkey == event.event().pubkey
+                    && deletion.to_event().pubkey == event.to_event().pubkey
                     && names(deletion, "a", &address)
                     && event.created_at() <= deletion.created_at())
         })
@@ -155,7 +155,7 @@ impl Model {
     fn same_address(a: &VerifiedEvent, b: &VerifiedEvent) -> bool {
         a.class().has_coordinate()
             && a.kind() == b.kind()
-            && a.event().pubkey == b.event().pubkey
+            && a.to_event().pubkey == b.to_event().pubkey
             && a.identifier() == b.identifier()
     }
 
@@ -194,7 +194,7 @@ impl Model {
             self.deletions.push(event.clone());
         }
         let for_all = event
-            .event()
+            .to_event()
             .tags
             .iter()
             .any(|tag| tag.content() == Some("ALL_RELAYS"));
@@ -207,9 +207,9 @@ impl Model {
 
     fn fall(&mut self, event: &VerifiedEvent) {
         let is_named = self.deletions.iter().any(|deletion| {
-            deletion.event().pubkey == event.event().pubkey
-                && deletion.event().tags.iter().any(|tag| {
-                    tag.kind() == "e" && tag.content() == Some(&event.event().id.to_hex())
+            deletion.to_event().pubkey == event.to_event().pubkey
+                && deletion.to_event().tags.iter().any(|tag| {
+                    tag.kind() == "e" && tag.content() == Some(&event.to_event().id.to_hex())
                 })
         });
         if is_named && event.class().has_coordinate() {
@@ -232,14 +232,14 @@ impl Model {
         let mut found: Vec<&VerifiedEvent> = self
             .stored
             .iter()
-            .filter(|event| matches(filter, event.event()))
+            .filter(|event| event.matches(filter))
             .filter(|event| match readership {
                 Readership::Full => true,
                 Readership::Keys(keys) => {
                     !matches!(event.kind(), 4 | 1059)
-                        || keys.contains(&event.event().pubkey)
+                        || keys.contains(&event.to_event().pubkey)
                         || event
-                            .event()
+                            .to_event()
                             .tags
                             .public_keys()
                             .any(|key| keys.contains(&key))
@@ -258,7 +258,7 @@ impl Model {
                 .filter(|event| {
                     let for_one_relay = event.kind() == 62
                         && !event
-                            .event()
+                            .to_event()
                             .tags
                             .iter()
                             .any(|tag| tag.content() == Some("ALL_RELAYS"));
@@ -340,7 +340,7 @@ fn with_real_ids(mut filter: Filter, events: &[VerifiedEvent]) -> Filter {
                     if number.is_multiple_of(4) {
                         id
                     } else {
-                        events[number % events.len()].event().id
+                        events[number % events.len()].to_event().id
                     }
                 })
                 .collect(),

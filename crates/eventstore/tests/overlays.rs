@@ -145,7 +145,7 @@ impl Model<'_> {
             Rejection::Superseded => self.pool.iter().any(|other| {
                 event.kind() == 0
                     && other.kind() == 0
-                    && other.event().pubkey == event.event().pubkey
+                    && other.to_event().pubkey == event.to_event().pubkey
                     && view.stored.contains(&other.id())
                     && other.canonical_key().supersedes(&event.canonical_key())
             }),
@@ -153,7 +153,7 @@ impl Model<'_> {
             Rejection::OutOfScope => !view
                 .covered
                 .iter()
-                .any(|author| keys(*author).public_key() == event.event().pubkey),
+                .any(|author| keys(*author).public_key() == event.to_event().pubkey),
             _ => true,
         }
     }
@@ -323,7 +323,7 @@ impl Model<'_> {
                 self.note_gone(&before, store, reason);
             }
             Op::Delete { event: target } => {
-                let target = pool[*target].event();
+                let target = pool[*target].to_event();
                 let author = (1..=3)
                     .find(|author| keys(*author).public_key() == target.pubkey)
                     .expect("one of the pool's authors");

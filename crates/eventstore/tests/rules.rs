@@ -74,7 +74,7 @@ fn addressable_events_are_kept_one_for_each_identifier() {
 fn a_deletion_by_id_works_before_and_after_its_target() {
     let mut store = open();
     let note = event(1, 1, 100, &[], "regretted");
-    let id = note.event().id.to_hex();
+    let id = note.to_event().id.to_hex();
     let deletion = event(1, 5, 50, &[&["e", &id]], "its time does not matter");
     assert_eq!(
         store.admit(&[note.clone(), deletion.clone()]),
@@ -109,10 +109,10 @@ fn nobody_deletes_for_others_and_nothing_deletes_a_deletion() {
         2,
         5,
         200,
-        &[&["e", &note.event().id.to_hex()]],
+        &[&["e", &note.to_event().id.to_hex()]],
         "not theirs",
     );
-    let again = event(2, 5, 201, &[&["e", &theirs.event().id.to_hex()]], "undo");
+    let again = event(2, 5, 201, &[&["e", &theirs.to_event().id.to_hex()]], "undo");
     store.admit(&[note.clone(), theirs.clone(), again.clone()]);
     assert_eq!(store.ids(), [again.id(), theirs.id(), note.id()]);
     let address = format!("0:{}:", keys(1).public_key().to_hex());
@@ -146,7 +146,7 @@ fn the_addressee_of_a_gift_wrap_may_delete_it() {
     let mut store = open();
     let addressee = keys(2).public_key().to_hex();
     let gift = event(1, 1059, 100, &[&["p", &addressee]], "sealed");
-    let id = gift.event().id.to_hex();
+    let id = gift.to_event().id.to_hex();
     let by_stranger = event(3, 5, 200, &[&["e", &id]], "");
     store.admit(&[gift.clone(), by_stranger.clone()]);
     assert!(store.ids().contains(&gift.id()));
@@ -156,7 +156,7 @@ fn the_addressee_of_a_gift_wrap_may_delete_it() {
     let note = event(1, 1, 100, &[&["p", &addressee]], "no gift wrap");
     store.admit(&[
         note.clone(),
-        event(2, 5, 200, &[&["e", &note.event().id.to_hex()]], ""),
+        event(2, 5, 200, &[&["e", &note.to_event().id.to_hex()]], ""),
     ]);
     assert!(
         store.ids().contains(&note.id()),
@@ -187,7 +187,7 @@ fn a_request_to_vanish_takes_everything_up_to_its_time() {
     let events: Vec<_> = (0..20)
         .map(|time| event(1, 1, 100 + time, &[], ""))
         .collect();
-    let deletion = event(1, 5, 100, &[&["e", &events[0].event().id.to_hex()]], "");
+    let deletion = event(1, 5, 100, &[&["e", &events[0].to_event().id.to_hex()]], "");
     let gift = event(3, 1059, 100, &[&["p", &keys(1).public_key().to_hex()]], "");
     let bystander = event(2, 1, 100, &[], "");
     store.admit(&events);
@@ -301,7 +301,7 @@ fn a_time_beyond_what_keys_hold_is_in_the_future() {
 fn a_number_is_never_used_twice() {
     let mut store = open();
     let note = event(1, 1, 100, &[], "");
-    let deletion = event(1, 5, 100, &[&["e", &note.event().id.to_hex()]], "");
+    let deletion = event(1, 5, 100, &[&["e", &note.to_event().id.to_hex()]], "");
     store.admit(&[deletion, note]);
     let profile = event(1, 0, 100, &[], "");
     store.admit(&[profile]);
@@ -315,7 +315,7 @@ fn a_number_is_never_used_twice() {
 fn an_older_version_does_not_come_back_because_the_newer_one_was_deleted() {
     let old = event(1, 0, 100, &[], "old");
     let new = event(1, 0, 200, &[], "new");
-    let deletion = event(1, 5, 300, &[&["e", &new.event().id.to_hex()]], "");
+    let deletion = event(1, 5, 300, &[&["e", &new.to_event().id.to_hex()]], "");
     for order in [
         [0, 1, 2],
         [0, 2, 1],
@@ -339,7 +339,7 @@ fn an_older_version_does_not_come_back_because_the_newer_one_was_deleted() {
 #[test]
 fn a_deletion_counts_whether_it_came_before_or_after_its_author_vanished() {
     let note = event(1, 1, 300, &[], "newer than the request to vanish");
-    let deletion = event(1, 5, 100, &[&["e", &note.event().id.to_hex()]], "");
+    let deletion = event(1, 5, 100, &[&["e", &note.to_event().id.to_hex()]], "");
     let request = event(1, 62, 200, &[&["relay", "ALL_RELAYS"]], "");
     for order in [
         [0, 1, 2],
@@ -377,7 +377,7 @@ fn a_deletion_by_somebody_never_seen_before_is_remembered() {
     let mut store = open();
     let note = event(9, 1, 100, &[], "");
     let address = format!("30023:{}:x", keys(9).public_key().to_hex());
-    let id = note.event().id.to_hex();
+    let id = note.to_event().id.to_hex();
     let deletion = event(9, 5, 200, &[&["e", &id], &["a", &address]], "");
     let post = event(9, 30_023, 150, &[&["d", "x"]], "");
     store.admit(&[deletion]);
@@ -454,7 +454,7 @@ fn what_gave_way_is_not_asked_for_again() {
         1,
         5,
         300,
-        &[&["e", &note.event().id.to_hex()], &["a", &address]],
+        &[&["e", &note.to_event().id.to_hex()], &["a", &address]],
         "",
     )]);
     let snapshot = store.store.snapshot().expect("readable");

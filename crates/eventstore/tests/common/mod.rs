@@ -34,7 +34,7 @@ pub(crate) fn event(
         .custom_created_at(Timestamp::from_secs(created_at))
         .finalize(&keys(author))
         .expect("fixed keys sign");
-    UnverifiedEvent::from_event(event)
+    UnverifiedEvent::from_event(&event)
         .verify()
         .expect("just signed")
 }
