@@ -2,9 +2,11 @@
 //!
 //! Takes randomness and time; gives events in JSON. Nothing here touches a store or a network.
 
+mod lifelike;
 mod social;
 mod uniform;
 
+pub use lifelike::lifelike;
 pub use social::{SocialSample, social};
 pub use uniform::uniform;
 
@@ -12,6 +14,29 @@ use nostr::event::{Event, EventBuilder, FinalizeEvent, Kind, Tag};
 use nostr::key::{Keys, SecretKey};
 use nostr::types::Timestamp;
 use rand::{Rng, RngExt};
+
+/// Makes `count` events on all cores: each worker is told its number and how many to make.
+fn in_parallel(count: usize, make: impl Fn(usize, usize) -> Vec<Event> + Sync) -> Vec<Event> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let per_worker = count.div_ceil(workers);
+    let mut events = Vec::with_capacity(count);
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..workers)
+            .map(|worker| {
+                let share = per_worker.min(count - (per_worker * worker).min(count));
+                let make = &make;
+                scope.spawn(move || make(worker, share))
+            })
+            .collect();
+        for worker in started {
+            match worker.join() {
+                Ok(made) => events.extend(made),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    events
+}
 
 /// A key made of the given randomness.
 fn keys(random: &mut impl Rng) -> Keys {

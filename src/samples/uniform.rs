@@ -5,7 +5,7 @@ use nostr::key::Keys;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{keys, sign, tag};
+use super::{in_parallel, keys, sign, tag};
 
 const AUTHORS: usize = 500;
 /// Content that brings an event with its two tags to about 640 bytes.
@@ -16,29 +16,12 @@ const SPAN_SECONDS: u64 = 90 * 24 * 3600;
 pub fn uniform(seed: u64, now: u64, count: usize) -> Vec<Event> {
     let mut random = StdRng::seed_from_u64(seed);
     let authors: Vec<Keys> = (0..AUTHORS).map(|_| keys(&mut random)).collect();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let per_worker = count.div_ceil(workers);
-    let mut events = Vec::with_capacity(count);
-    std::thread::scope(|scope| {
-        let mut started = Vec::new();
-        for worker in 0..workers {
-            let authors = &authors;
-            let share = per_worker.min(count - (per_worker * worker).min(count));
-            let mut random = StdRng::seed_from_u64(seed ^ (worker as u64 + 1));
-            started.push(scope.spawn(move || {
-                (0..share)
-                    .map(|_| event(&mut random, authors, now))
-                    .collect::<Vec<_>>()
-            }));
-        }
-        for worker in started {
-            match worker.join() {
-                Ok(made) => events.extend(made),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
-    events
+    in_parallel(count, |worker, share| {
+        let mut random = StdRng::seed_from_u64(seed ^ (worker as u64 + 1));
+        (0..share)
+            .map(|_| event(&mut random, &authors, now))
+            .collect()
+    })
 }
 
 fn event(random: &mut StdRng, authors: &[Keys], now: u64) -> Event {
