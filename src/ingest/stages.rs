@@ -6,13 +6,14 @@
 //! holds is halved until it fits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use constellation_event::{CanonicalKey, Portion, Rejection, UnverifiedEvent, VerifiedEvent};
 use constellation_eventstore::{
-    Admission, Lapse, NewOverlayEntry, Sequence, Store, StoreError, SweepReport, Writer,
+    Admission, Known, Lapse, NewOverlayEntry, Sequence, Store, StoreError, SweepReport, Writer,
 };
 
-use super::origin::{Origin, Verdict};
+use super::origin::{Origin, Scope, Verdict};
 use super::source::{Source, Standing};
 use super::verifier::SharedVerifier;
 use crate::limits::SWEEP_EVENTS_MAX;
@@ -62,13 +63,13 @@ pub(super) fn examine(
 ) -> Result<Vec<Examined>, StoreError> {
     let mut examined = Vec::with_capacity(batch.len());
     let mut portions = Vec::with_capacity(batch.len());
-    for Submitted {
-        events,
-        origin,
-        source,
-    } in batch
-    {
-        let verdicts = gate(store, &events, &origin, now)?;
+    let gated = gate(store, &batch, now)?;
+    for (submitted, verdicts) in batch.into_iter().zip(gated) {
+        let Submitted {
+            events,
+            origin,
+            source,
+        } = submitted;
         let unknown = events
             .into_iter()
             .zip(&verdicts)
@@ -159,37 +160,55 @@ impl Examined {
     }
 }
 
-/// What needs no verification: ids that are stored, or that a standing verdict refuses.
+/// What needs no verification: ids that are stored, or that a standing verdict refuses. One answer for each event of
+/// each submission; all that come through the same door are looked up in one pass.
 fn gate(
     store: &Store,
-    events: &[UnverifiedEvent],
-    origin: &Origin,
+    batch: &[Submitted],
     now: u64,
-) -> Result<Vec<Option<Verdict>>, StoreError> {
-    // The captain's file is checked line by line: a forgery that bears a known id is no duplicate.
-    if matches!(origin, Origin::Import) {
-        return Ok(vec![None; events.len()]);
-    }
-    let snapshot = store.snapshot()?;
-    let covers = |kind: u16, author: &[u8; 32]| match origin {
-        Origin::Peer { scope } => scope.covers(kind, author),
-        Origin::Import | Origin::Client { .. } => true,
-    };
-    let lapse = Lapse {
-        now,
-        covers: &covers,
-    };
-    let mut verdicts = Vec::with_capacity(events.len());
-    for event in events {
-        let id = event.id();
-        let verdict = if snapshot.by_id(&id)?.is_some() {
-            Some(Verdict::Duplicate)
-        } else {
-            snapshot
-                .standing_refusal(&id, &lapse)?
-                .map(|refusal| Verdict::Rejected(refusal.reason))
+) -> Result<Vec<Vec<Option<Verdict>>>, StoreError> {
+    let mut verdicts: Vec<Vec<Option<Verdict>>> = batch
+        .iter()
+        .map(|submitted| vec![None; submitted.events.len()])
+        .collect();
+    let mut doors: Vec<(Option<&Arc<Scope>>, Vec<usize>)> = Vec::new();
+    for (place, submitted) in batch.iter().enumerate() {
+        let scope = match &submitted.origin {
+            // The captain's file is checked line by line: a forgery that bears a known id is no duplicate.
+            Origin::Import => continue,
+            Origin::Client { .. } => None,
+            Origin::Peer { scope } => Some(scope),
         };
-        verdicts.push(verdict);
+        let same = |door: &Option<&Arc<Scope>>| match (door, scope) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        match doors.iter_mut().find(|(door, _)| same(door)) {
+            Some((_, places)) => places.push(place),
+            None => doors.push((scope, vec![place])),
+        }
+    }
+    for (scope, places) in doors {
+        let covers =
+            |kind: u16, author: &[u8; 32]| scope.is_none_or(|scope| scope.covers(kind, author));
+        let lapse = Lapse {
+            now,
+            covers: &covers,
+        };
+        let ids: Vec<[u8; 32]> = places
+            .iter()
+            .flat_map(|place| batch[*place].events.iter().map(UnverifiedEvent::id))
+            .collect();
+        let mut known = store.snapshot()?.known(&ids, &lapse)?.into_iter();
+        for place in places {
+            for (verdict, known) in verdicts[place].iter_mut().zip(&mut known) {
+                *verdict = match known {
+                    Known::Unknown => None,
+                    Known::Stored => Some(Verdict::Duplicate),
+                    Known::Refused(refusal) => Some(Verdict::Rejected(refusal.reason)),
+                };
+            }
+        }
     }
     Ok(verdicts)
 }

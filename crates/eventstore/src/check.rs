@@ -10,7 +10,7 @@ use constellation_event::{CanonicalKey, EventLimits, UnverifiedEvent};
 
 use crate::StoreError;
 use crate::environment::Table;
-use crate::index::{IndexKey, IndexKeys, coordinate_of_record, decode_address_tombstone};
+use crate::index::{IndexKey, coordinate_of_record, decode_address_tombstone, index_keys};
 use crate::keys::{self, Sequence};
 use crate::record::{Record, indexed_tags_of_record};
 use crate::segments::ITEMS_MAX;
@@ -133,16 +133,11 @@ fn check_record(
             return Ok(());
         }
     };
-    for key in IndexKeys::of(
-        &record.header,
-        sequence,
-        &indexed_tags_of_record(&parts.tags),
-    )
-    .iter()
-    {
-        *expected.entry(name_of(key)).or_default() += 1;
+    let prefixes = indexed_tags_of_record(&parts.tags);
+    for key in index_keys(&record.header, sequence, &prefixes) {
+        *expected.entry(name_of(&key)).or_default() += 1;
         if key.table(tables).get(txn, key.bytes())?.is_none() {
-            report.problem(|| format!("record {} is missing from {}", sequence.0, name_of(key)));
+            report.problem(|| format!("record {} is missing from {}", sequence.0, name_of(&key)));
         }
     }
     let author = author_key(tables, txn, record.header.author)

@@ -2,7 +2,10 @@
 //!
 //! The only file with `unsafe`: LMDB must be opened by one process at a time (the station's kernel lock sees to
 //! that) and resized while nobody reads (the [`Gate`] sees to that: every [`ReadTxn`] is counted, and whatever else
-//! looks at the map). Worst case: growing waits for the longest snapshot, at most its deadline.
+//! looks at the map). Pages that a transaction changed wait in memory, at most 8,191 of them (32 MB; a feature of the
+//! library, set in Cargo.toml): what is over goes to the file early, where nothing refers to it before the commit.
+//! Not through a writable map: there a full disk is a signal, not an error. Worst case: growing waits for the longest
+//! snapshot, at most its deadline.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls};
 
 use crate::error::is_disk_full;
 use crate::{OpenError, StoreError};
@@ -317,6 +320,15 @@ impl Environment {
         })
     }
 
+    /// Grows before a transaction that may take this many bytes more, so that it need not run a second time.
+    pub(crate) fn grow_ahead(&self, bytes: u64) -> Result<(), StoreError> {
+        let (map, used) = self.sizes()?;
+        if map.saturating_sub(used) < bytes {
+            self.grow(0)?;
+        }
+        Ok(())
+    }
+
     /// Whether there is no room to write more. Asked after LMDB could write a part only, which it calls an I/O error:
     /// what writes there next learns why. A file with a hole as long as the data meets every limit that those met.
     pub(crate) fn has_no_room(&self) -> bool {
@@ -346,6 +358,28 @@ impl Environment {
             (info.last_page_number as u64 + 1) * page,
         ))
     }
+}
+
+/// Puts keys with empty values, ascending. One cursor for all of them: a key that belongs on the page of the one before
+/// it is put there without a walk from the root.
+pub(crate) fn put_ascending<const N: usize>(
+    table: Table,
+    txn: &mut RwTxn<'_>,
+    keys: &[[u8; N]],
+) -> Result<(), StoreError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut cursor = table.iter_mut(txn)?;
+    for key in keys {
+        // SAFETY: the caller's keys are no references into the database. Without a flag LMDB looks the key up by
+        // itself, so it does not matter which entry the cursor stands on.
+        #[allow(unsafe_code)]
+        unsafe {
+            cursor.put_current_with_options::<Bytes>(PutFlags::empty(), key, &[])?;
+        }
+    }
+    Ok(())
 }
 
 /// What LMDB says to a file that is none of its, or to one that somebody else made.

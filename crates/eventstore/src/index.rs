@@ -11,7 +11,7 @@ use heed::{RoTxn, WithoutTls};
 use crate::StoreError;
 use crate::environment::{Table, Tables};
 use crate::keys::{self, CoordinateKey, Sequence, Suffix};
-use crate::record::{self, Header, Record};
+use crate::record::{self, Header, Record, has_id};
 use crate::store::read_record;
 
 /// Items of a kind in `[from, to)`, ascending.
@@ -54,6 +54,69 @@ pub(crate) fn canonical_range<'t>(
         Ok(CanonicalKey { created_at, id })
     }))
 }
+
+/// Looks an id up: the index holds its first 8 bytes, the record decides.
+pub(crate) fn find_by_id<'t>(
+    tables: &Tables,
+    txn: &'t RoTxn<'_, WithoutTls>,
+    id: &[u8; 32],
+) -> Result<Option<Record<'t>>, StoreError> {
+    find_by_id_unless(tables, txn, id, |_| false)
+}
+
+/// As [`find_by_id`], where the index still names records that are `gone`.
+pub(crate) fn find_by_id_unless<'t>(
+    tables: &Tables,
+    txn: &'t RoTxn<'_, WithoutTls>,
+    id: &[u8; 32],
+    gone: impl Fn(Sequence) -> bool,
+) -> Result<Option<Record<'t>>, StoreError> {
+    let mut from = Sequence::default();
+    while let Some(sequence) = next_with_prefix(tables, txn, id, from)? {
+        from = sequence.next();
+        if gone(sequence) {
+            continue;
+        }
+        let bytes = record_named(tables, txn, sequence)?;
+        if has_id(sequence, bytes, id)? {
+            return Record::decode(sequence, bytes).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The first record from number `from` on whose id begins as this one. Nearly always the only one.
+pub(crate) fn next_with_prefix(
+    tables: &Tables,
+    txn: &RoTxn<'_, WithoutTls>,
+    id: &[u8; 32],
+    from: Sequence,
+) -> Result<Option<Sequence>, StoreError> {
+    let start = keys::id_key(id, from);
+    let Some((key, _)) = tables.by_id.get_greater_than_or_equal_to(txn, &start)? else {
+        return Ok(None);
+    };
+    match key.split_at_checked(8) {
+        Some((prefix, _)) if *prefix != id[..8] => Ok(None),
+        Some((_, sequence)) => Sequence::from_key(sequence)
+            .map(Some)
+            .ok_or_else(|| StoreError::damaged("by_id: key of the wrong length")),
+        None => Err(StoreError::damaged("by_id: key of the wrong length")),
+    }
+}
+
+/// The bytes of a record that the index of ids names.
+pub(crate) fn record_named<'t>(
+    tables: &Tables,
+    txn: &'t RoTxn<'_, WithoutTls>,
+    sequence: Sequence,
+) -> Result<&'t [u8], StoreError> {
+    tables
+        .records
+        .get(txn, &sequence.key())?
+        .ok_or_else(|| StoreError::damaged(format!("by_id: no record {}", sequence.0)))
+}
+
 pub(crate) fn at_coordinate(
     tables: &Tables,
     txn: &RoTxn<'_, WithoutTls>,
@@ -120,14 +183,22 @@ pub(crate) fn decode_time(value: Option<&[u8]>) -> Result<Option<u64>, StoreErro
 }
 /// One entry of one index.
 pub(crate) enum IndexKey {
-    Id([u8; 8 + keys::SEQUENCE_LEN]),
-    Time([u8; keys::SUFFIX_LEN]),
-    Author([u8; 6 + keys::SUFFIX_LEN]),
-    Kind([u8; 2 + keys::SUFFIX_LEN]),
-    Tag([u8; 9 + keys::SUFFIX_LEN]),
-    Canonical([u8; keys::CANONICAL_LEN]),
-    Expiry([u8; 5 + keys::SEQUENCE_LEN]),
+    Id(IdKey),
+    Time(TimeKey),
+    Author(AuthorKey),
+    Kind(KindKey),
+    Tag(TagKey),
+    Canonical(CanonicalIndexKey),
+    Expiry(ExpiryKey),
 }
+
+pub(crate) type IdKey = [u8; 8 + keys::SEQUENCE_LEN];
+pub(crate) type TimeKey = [u8; keys::SUFFIX_LEN];
+pub(crate) type AuthorKey = [u8; 6 + keys::SUFFIX_LEN];
+pub(crate) type KindKey = [u8; 2 + keys::SUFFIX_LEN];
+pub(crate) type TagKey = [u8; 9 + keys::SUFFIX_LEN];
+pub(crate) type CanonicalIndexKey = [u8; keys::CANONICAL_LEN];
+pub(crate) type ExpiryKey = [u8; 5 + keys::SEQUENCE_LEN];
 
 impl IndexKey {
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -139,19 +210,6 @@ impl IndexKey {
             Self::Tag(key) => key,
             Self::Canonical(key) => key,
             Self::Expiry(key) => key,
-        }
-    }
-
-    /// Which index, as a number to sort by.
-    pub(crate) fn place(&self) -> u8 {
-        match self {
-            Self::Id(_) => 0,
-            Self::Time(_) => 1,
-            Self::Author(_) => 2,
-            Self::Kind(_) => 3,
-            Self::Tag(_) => 4,
-            Self::Canonical(_) => 5,
-            Self::Expiry(_) => 6,
         }
     }
 
@@ -169,43 +227,33 @@ impl IndexKey {
 }
 
 /// Every index entry of a record, but its coordinate (which belongs to the newest version alone).
-pub(crate) struct IndexKeys(Vec<IndexKey>);
-
-impl IndexKeys {
-    pub(crate) fn of(header: &Header, sequence: Sequence, tag_prefixes: &[[u8; 9]]) -> Self {
-        let suffix = Suffix::new(header.created_at, &header.id, sequence);
-        let mut keys = Vec::with_capacity(6 + tag_prefixes.len());
-        keys.push(IndexKey::Id(keys::id_key(&header.id, sequence)));
-        keys.push(IndexKey::Time(suffix.0));
-        keys.push(IndexKey::Author(keys::author_key(
+pub(crate) fn index_keys(
+    header: &Header,
+    sequence: Sequence,
+    tag_prefixes: &[[u8; 9]],
+) -> impl Iterator<Item = IndexKey> {
+    let suffix = Suffix::new(header.created_at, &header.id, sequence);
+    let canonical = || {
+        let key = keys::canonical_key(header.kind, header.created_at, &header.id);
+        IndexKey::Canonical(key)
+    };
+    let of_header = [
+        Some(IndexKey::Id(keys::id_key(&header.id, sequence))),
+        Some(IndexKey::Time(suffix.0)),
+        Some(IndexKey::Author(keys::author_key(
             header.author,
             header.kind,
             suffix,
-        )));
-        keys.push(IndexKey::Kind(keys::kind_key(header.kind, suffix)));
-        if !header.unshared {
-            keys.push(IndexKey::Canonical(keys::canonical_key(
-                header.kind,
-                header.created_at,
-                &header.id,
-            )));
-        }
-        if let Some(expires_at) = header.expires_at {
-            keys.push(IndexKey::Expiry(keys::expiry_key(expires_at, sequence)));
-        }
-        keys.extend(
-            tag_prefixes
-                .iter()
-                .map(|prefix| IndexKey::Tag(keys::tag_key(*prefix, suffix))),
-        );
-        Self(keys)
-    }
-
-    pub(crate) fn into_entries(self) -> Vec<IndexKey> {
-        self.0
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &IndexKey> {
-        self.0.iter()
-    }
+        ))),
+        Some(IndexKey::Kind(keys::kind_key(header.kind, suffix))),
+        (!header.unshared).then(canonical),
+        header
+            .expires_at
+            .map(|at| IndexKey::Expiry(keys::expiry_key(at, sequence))),
+    ];
+    of_header.into_iter().flatten().chain(
+        tag_prefixes
+            .iter()
+            .map(move |prefix| IndexKey::Tag(keys::tag_key(*prefix, suffix))),
+    )
 }

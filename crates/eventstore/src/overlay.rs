@@ -12,6 +12,8 @@ use constellation_event::{CanonicalKey, Rejection};
 use constellation_reconcile::{Item, VecSet};
 
 use crate::StoreError;
+use crate::known::{in_order, stored_among};
+use crate::record::Header;
 use crate::refusal::{Lapse, UNKNOWN_VERDICT_AUTHOR, VERDICT_LEN, Verdict, next_place};
 use crate::set::SetScope;
 use crate::store::Snapshot;
@@ -192,17 +194,11 @@ impl Snapshot<'_> {
             return Ok(overlay);
         };
         let number = PeerRow::decode(row)?.number;
+        let entries = self.overlay_entries(number)?;
+        let stored = self.shared_headers(&entries)?;
         let (mut refused, mut refused_by) = (Vec::new(), Vec::new());
-        for found in self
-            .tables()
-            .overlay
-            .prefix_iter(&self.txn, &number.to_be_bytes())?
-        {
-            let (key, value) = found?;
-            let (Some(key), Some(entry)) = (parse_overlay_key(key), Entry::decode(value)) else {
-                return Err(StoreError::damaged("overlay: an entry cannot be read"));
-            };
-            let Some(kind) = self.holds(&key, &entry, lapse)? else {
+        for ((key, entry), stored) in entries.into_iter().zip(stored) {
+            let Some(kind) = self.holds(&key, &entry, stored.as_ref(), lapse)? else {
                 overlay.lapsed.push(key);
                 continue;
             };
@@ -225,19 +221,48 @@ impl Snapshot<'_> {
         Ok(overlay)
     }
 
-    /// The kind of an entry that still holds, if it is known; `None` if the entry has lapsed.
+    fn overlay_entries(&self, peer: u32) -> Result<Vec<(CanonicalKey, Entry)>, StoreError> {
+        let mut entries = Vec::new();
+        for found in self
+            .tables()
+            .overlay
+            .prefix_iter(&self.txn, &peer.to_be_bytes())?
+        {
+            let (key, value) = found?;
+            let (Some(key), Some(entry)) = (parse_overlay_key(key), Entry::decode(value)) else {
+                return Err(StoreError::damaged("overlay: an entry cannot be read"));
+            };
+            entries.push((key, entry));
+        }
+        Ok(entries)
+    }
+
+    /// For each entry, the header of the shared event that is stored under its id.
+    fn shared_headers(
+        &self,
+        entries: &[(CanonicalKey, Entry)],
+    ) -> Result<Vec<Option<Header>>, StoreError> {
+        let ids: Vec<[u8; 32]> = entries.iter().map(|(key, _)| key.id).collect();
+        let mut headers = vec![None; ids.len()];
+        for found in stored_among(self.tables(), &self.txn, &ids, &in_order(&ids))? {
+            let (header, _) = Header::decode(found.sequence, found.bytes)?;
+            headers[found.place] = Some(header).filter(|header| !header.unshared);
+        }
+        Ok(headers)
+    }
+
+    /// The kind of an entry that still holds, if it is known; `None` if the entry has lapsed. `stored` is the shared
+    /// event with its id.
     fn holds(
         &self,
         key: &CanonicalKey,
         entry: &Entry,
+        stored: Option<&Header>,
         lapse: &Lapse<'_>,
     ) -> Result<Option<Option<u16>>, StoreError> {
         if entry.expires_at != 0 && entry.expires_at <= lapse.now {
             return Ok(None);
         }
-        let stored = self
-            .by_id(&key.id)?
-            .filter(crate::record::Record::is_shared);
         match entry.reason {
             // Stored after all, from elsewhere: then it is in our set, and must not be added twice.
             OverlayReason::Refused(_) if stored.is_some() => Ok(None),
@@ -246,8 +271,8 @@ impl Snapshot<'_> {
                 .then(|| entry.kind_known.then_some(entry.verdict.kind))),
             // What is taken out of our set must be in it: the stored event's kind decides, not the one claimed.
             OverlayReason::RefusedBy(_) => Ok(stored
-                .filter(|record| record.created_at() == key.created_at)
-                .map(|record| Some(record.kind()))),
+                .filter(|header| header.created_at == key.created_at)
+                .map(|header| Some(header.kind))),
         }
     }
 }

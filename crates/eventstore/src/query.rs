@@ -16,6 +16,7 @@ use nostr::key::PublicKey;
 use crate::StoreError;
 use crate::environment::Table;
 use crate::keys::{self, AuthorNumber, Sequence, Suffix};
+use crate::known::{in_order, stored_among};
 use crate::record::Record;
 use crate::store::Snapshot;
 
@@ -149,12 +150,14 @@ impl Query {
         if self.remaining == 0 || self.is_impossible() {
             return Ok(Progress::Done);
         }
+        // What was listed on this very snapshot need not be looked up again.
+        let mut at_hand = Vec::new();
         let plan = match self.plan.take() {
             Some(plan) => plan,
-            None => self.make_plan(snapshot)?,
+            None => self.make_plan(snapshot, &mut at_hand)?,
         };
         let progress = match &plan.source {
-            Source::Listed(found) => self.walk_list(snapshot, &plan, found, receive),
+            Source::Listed(found) => self.walk_list(snapshot, &plan, found, &at_hand, receive),
             Source::Streams(streams) => self.walk_streams(snapshot, &plan, streams, receive),
         };
         self.plan = Some(plan);
@@ -170,7 +173,12 @@ impl Query {
             || matches!((self.filter.since, self.filter.until), (Some(since), Some(until)) if since > until)
     }
 
-    fn make_plan(&self, snapshot: &Snapshot<'_>) -> Result<Plan, StoreError> {
+    /// Records found one by one on the way are left in `listed`.
+    fn make_plan<'t>(
+        &self,
+        snapshot: &'t Snapshot<'_>,
+        listed: &mut Vec<Record<'t>>,
+    ) -> Result<Plan, StoreError> {
         let authors = match &self.filter.authors {
             None => None,
             Some(keys) => {
@@ -183,12 +191,13 @@ impl Query {
         };
         let source = match &self.filter.ids {
             Some(ids) => {
-                let mut found = Vec::with_capacity(ids.len());
-                for id in ids {
-                    found.extend(snapshot.by_id(id.as_bytes())?.map(|record| record.suffix()));
+                let ids: Vec<[u8; 32]> = ids.iter().map(|id| id.to_bytes()).collect();
+                let order = in_order(&ids);
+                for found in stored_among(snapshot.tables(), &snapshot.txn, &ids, &order)? {
+                    listed.push(Record::decode(found.sequence, found.bytes)?);
                 }
-                found.sort_unstable();
-                Source::Listed(found)
+                listed.sort_by_cached_key(Record::suffix);
+                Source::Listed(listed.iter().map(Record::suffix).collect())
             }
             None => Source::Streams(self.streams(snapshot, authors.as_ref())?),
         };
@@ -266,15 +275,20 @@ impl Query {
         snapshot: &Snapshot<'_>,
         plan: &Plan,
         found: &[Suffix],
+        at_hand: &[Record<'_>],
         receive: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<Progress, StoreError> {
         let start = match self.resume {
             None => 0,
             Some(last) => found.partition_point(|suffix| *suffix <= last),
         };
-        for (step, suffix) in (1u32..).zip(&found[start..]) {
+        for (step, (place, suffix)) in (1u32..).zip(found.iter().enumerate().skip(start)) {
             self.resume = Some(*suffix);
-            if self.offer(snapshot, plan, *suffix, receive)?.is_break() {
+            let flow = match at_hand.get(place) {
+                Some(record) => self.offer(plan, record, receive)?,
+                None => self.offer_named(snapshot, plan, *suffix, receive)?,
+            };
+            if flow.is_break() {
                 return Ok(if self.remaining == 0 {
                     Progress::Done
                 } else {
@@ -314,7 +328,10 @@ impl Query {
                 continue;
             }
             self.resume = Some(suffix);
-            if self.offer(snapshot, plan, suffix, receive)?.is_break() {
+            if self
+                .offer_named(snapshot, plan, suffix, receive)?
+                .is_break()
+            {
                 return Ok(if self.remaining == 0 {
                     Progress::Done
                 } else {
@@ -365,23 +382,33 @@ impl Query {
             }))
     }
 
-    /// Gives the record to the receiver if it matches. Breaks when the receiver is full or the limit is reached.
-    fn offer(
+    /// As [`Query::offer`], of the record that an index names.
+    fn offer_named(
         &mut self,
         snapshot: &Snapshot<'_>,
         plan: &Plan,
         suffix: Suffix,
         receive: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
-        // Removed since a previous slice listed it.
-        let Some(record) = snapshot.record(suffix.sequence())? else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        if !self.accepts(plan, &record)? {
+        match snapshot.record(suffix.sequence())? {
+            Some(record) => self.offer(plan, &record, receive),
+            // Removed since a previous slice listed it.
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// Gives the record to the receiver if it matches. Breaks when the receiver is full or the limit is reached.
+    fn offer(
+        &mut self,
+        plan: &Plan,
+        record: &Record<'_>,
+        receive: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        if !self.accepts(plan, record)? {
             return Ok(ControlFlow::Continue(()));
         }
         self.remaining -= 1;
-        let flow = receive(&record);
+        let flow = receive(record);
         Ok(if self.remaining == 0 {
             ControlFlow::Break(())
         } else {

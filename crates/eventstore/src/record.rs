@@ -4,6 +4,7 @@
 //! The header answers what queries and rules ask most, without parsing. Only decoding can fail, as `Damaged`.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 use constellation_event::{VecTags, VerifiedEvent};
 use serde::Deserialize;
@@ -28,16 +29,45 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub(crate) fn encode_with(&self, json: &str) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + json.len());
-        bytes.push(if self.unshared { FLAG_UNSHARED } else { 0 });
-        bytes.extend_from_slice(&self.kind.to_be_bytes());
-        bytes.extend_from_slice(&self.author.0.to_be_bytes());
-        bytes.extend_from_slice(&self.created_at.to_be_bytes());
-        bytes.extend_from_slice(&self.expires_at.unwrap_or(0).to_be_bytes());
-        bytes.extend_from_slice(&self.id);
-        bytes.extend_from_slice(json.as_bytes());
-        bytes
+    /// The header of a record, and what follows it.
+    pub(crate) fn decode(sequence: Sequence, bytes: &[u8]) -> Result<(Self, &[u8]), StoreError> {
+        let Some((head, json)) = bytes.split_first_chunk::<HEADER_LEN>() else {
+            return Err(too_short(sequence));
+        };
+        let mut created_at = [0; 8];
+        created_at.copy_from_slice(&head[7..15]);
+        let mut expires_at = [0; 8];
+        expires_at.copy_from_slice(&head[15..23]);
+        let mut id = [0; 32];
+        id.copy_from_slice(&head[23..]);
+        let expires_at = u64::from_be_bytes(expires_at);
+        let header = Self {
+            unshared: head[0] & FLAG_UNSHARED != 0,
+            kind: u16::from_be_bytes([head[1], head[2]]),
+            author: AuthorNumber(u32::from_be_bytes([head[3], head[4], head[5], head[6]])),
+            created_at: u64::from_be_bytes(created_at),
+            expires_at: (expires_at != 0).then_some(expires_at),
+            id,
+        };
+        Ok((header, json))
+    }
+
+    /// Length in bytes of the record with this JSON.
+    pub(crate) fn encoded_len(&self, json: &str) -> usize {
+        HEADER_LEN + json.len()
+    }
+
+    /// Writes the record with this JSON: exactly [`Header::encoded_len`] bytes.
+    pub(crate) fn write_with(&self, json: &str, out: &mut impl Write) -> std::io::Result<()> {
+        let mut head = [0; HEADER_LEN];
+        head[0] = if self.unshared { FLAG_UNSHARED } else { 0 };
+        head[1..3].copy_from_slice(&self.kind.to_be_bytes());
+        head[3..7].copy_from_slice(&self.author.0.to_be_bytes());
+        head[7..15].copy_from_slice(&self.created_at.to_be_bytes());
+        head[15..23].copy_from_slice(&self.expires_at.unwrap_or(0).to_be_bytes());
+        head[23..].copy_from_slice(&self.id);
+        out.write_all(&head)?;
+        out.write_all(json.as_bytes())
     }
 }
 
@@ -51,29 +81,13 @@ pub struct Record<'s> {
 
 impl<'s> Record<'s> {
     pub(crate) fn decode(sequence: Sequence, bytes: &'s [u8]) -> Result<Self, StoreError> {
-        let damaged = |what| StoreError::damaged(format!("record {}: {what}", sequence.0));
-        if bytes.len() < HEADER_LEN {
-            return Err(damaged("shorter than its header"));
-        }
-        let (head, json) = bytes.split_at(HEADER_LEN);
-        let mut created_at = [0; 8];
-        created_at.copy_from_slice(&head[7..15]);
-        let mut expires_at = [0; 8];
-        expires_at.copy_from_slice(&head[15..23]);
-        let mut id = [0; 32];
-        id.copy_from_slice(&head[23..]);
-        let expires_at = u64::from_be_bytes(expires_at);
+        let (header, json) = Header::decode(sequence, bytes)?;
+        let json = std::str::from_utf8(json)
+            .map_err(|_| StoreError::damaged(format!("record {}: not UTF-8", sequence.0)))?;
         Ok(Self {
             sequence,
-            header: Header {
-                unshared: head[0] & FLAG_UNSHARED != 0,
-                kind: u16::from_be_bytes([head[1], head[2]]),
-                author: AuthorNumber(u32::from_be_bytes([head[3], head[4], head[5], head[6]])),
-                created_at: u64::from_be_bytes(created_at),
-                expires_at: (expires_at != 0).then_some(expires_at),
-                id,
-            },
-            json: std::str::from_utf8(json).map_err(|_| damaged("not UTF-8"))?,
+            header,
+            json,
         })
     }
 
@@ -124,6 +138,18 @@ impl<'s> Record<'s> {
     pub(crate) fn suffix(&self) -> keys::Suffix {
         keys::Suffix::new(self.header.created_at, &self.header.id, self.sequence)
     }
+}
+
+/// Whether a record's id is this one, without a look at the rest.
+pub(crate) fn has_id(sequence: Sequence, bytes: &[u8], id: &[u8; 32]) -> Result<bool, StoreError> {
+    match bytes.get(HEADER_LEN - id.len()..HEADER_LEN) {
+        Some(found) => Ok(found == id),
+        None => Err(too_short(sequence)),
+    }
+}
+
+fn too_short(sequence: Sequence) -> StoreError {
+    StoreError::damaged(format!("record {}: shorter than its header", sequence.0))
 }
 
 /// The parts of a stored event that its header does not hold.

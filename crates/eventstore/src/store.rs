@@ -13,6 +13,7 @@ use constellation_event::{CanonicalKey, VerifiedEvent};
 
 use crate::environment::{Environment, ReadTxn, Tables};
 use crate::ephemeral::{EphemeralNews, EphemeralRing};
+use crate::index::find_by_id;
 use crate::keys::{self, AuthorNumber, Sequence};
 use crate::record::Record;
 use crate::segments::{Builder, Segments};
@@ -416,25 +417,4 @@ pub(crate) fn read_record<'t>(
         .get(txn, &sequence.key())?
         .map(|bytes| Record::decode(sequence, bytes))
         .transpose()
-}
-
-/// Looks an id up: the index holds its first 8 bytes, the record decides.
-pub(crate) fn find_by_id<'t>(
-    tables: &Tables,
-    txn: &'t heed::RoTxn<'_, heed::WithoutTls>,
-    id: &[u8; 32],
-) -> Result<Option<Record<'t>>, StoreError> {
-    for entry in tables.by_id.prefix_iter(txn, &id[..8])? {
-        let (key, _) = entry?;
-        let sequence = key
-            .get(8..)
-            .and_then(Sequence::from_key)
-            .ok_or_else(|| StoreError::damaged("by_id: key of the wrong length"))?;
-        let record = read_record(tables, txn, sequence)?
-            .ok_or_else(|| StoreError::damaged(format!("by_id: no record {}", sequence.0)))?;
-        if record.id() == id {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
 }

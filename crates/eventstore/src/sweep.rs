@@ -35,6 +35,8 @@ impl Transaction<'_> {
         report.expired = expired.len() as u64;
         let mut room = events_max - expired.len();
         for (author, until) in self.vanishing_authors()? {
+            // The indexes still name what was removed just now.
+            self.flush()?;
             let (left_behind, finished) = self.records_until(author, until, room)?;
             room -= left_behind.len();
             report.vanished += left_behind.len() as u64;

@@ -4,7 +4,7 @@
 //! are held back and written in the order of their keys, at the end or before something must read them. Nothing here
 //! judges an event. Worst case of a removal: one delete for each index entry of the record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use constellation_event::{CanonicalKey, VerifiedEvent};
 use heed::{PutFlags, RwTxn};
@@ -12,25 +12,17 @@ use heed::{PutFlags, RwTxn};
 use crate::StoreError;
 use crate::environment::Tables;
 use crate::index::{
-    IndexKey, IndexKeys, at_coordinate, coordinate_of_record, decode_address_tombstone, decode_time,
+    at_coordinate, coordinate_of_record, decode_address_tombstone, decode_time, find_by_id_unless,
+    index_keys,
 };
 use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence};
+use crate::pending::Pending;
 use crate::record::{self, Header, Record};
 use crate::segments::Change;
-use crate::store::{Options, author_number, find_by_id, read_record};
+use crate::store::{Options, author_number, read_record};
 
 /// Authors remembered with their numbers, so that a busy author is not looked up for each event.
 pub(crate) const AUTHORS_CACHED_MAX: usize = 65_536;
-
-/// Index entries that wait to be written in the order of their keys: at random, each would be looked for all over
-/// its tree. Their records are written already.
-#[derive(Default)]
-struct Pending {
-    entries: Vec<(Sequence, IndexKey)>,
-    ids: HashMap<[u8; 32], Sequence>,
-    /// Removed again before they were written.
-    dropped: HashSet<Sequence>,
-}
 
 /// What went with a record.
 pub(crate) struct Removed {
@@ -116,10 +108,12 @@ impl Transaction<'_> {
     }
 
     pub(crate) fn find(&self, id: &[u8; 32]) -> Result<Option<Record<'_>>, StoreError> {
-        if let Some(sequence) = self.pending.ids.get(id) {
-            return read_record(self.tables, &self.txn, *sequence);
+        if let Some(sequence) = self.pending.find(id) {
+            return read_record(self.tables, &self.txn, sequence);
         }
-        find_by_id(self.tables, &self.txn, id)
+        find_by_id_unless(self.tables, &self.txn, id, |sequence| {
+            self.pending.is_gone(sequence)
+        })
     }
 
     pub(crate) fn known_author(
@@ -192,17 +186,23 @@ impl Transaction<'_> {
         let tables = self.tables;
         let txn = &mut self.txn;
         // Appending fills pages to the end; the largest number so far is always the last key.
-        tables.records.put_with_flags(
+        let key = sequence.key();
+        let already = tables.records.get_or_put_reserved_with_flags(
             txn,
             PutFlags::APPEND,
-            &sequence.key(),
-            &header.encode_with(event.json()),
+            &key,
+            header.encoded_len(event.json()),
+            |space| header.write_with(event.json(), space),
         )?;
-        let keys = IndexKeys::of(header, sequence, &record::indexed_tags_of_event(event));
-        self.pending
-            .entries
-            .extend(keys.into_entries().into_iter().map(|key| (sequence, key)));
-        self.pending.ids.insert(header.id, sequence);
+        if already.is_some() {
+            return Err(StoreError::damaged(format!(
+                "there is a record {} after the last one",
+                sequence.0
+            )));
+        }
+        let prefixes = record::indexed_tags_of_event(event);
+        let keys = index_keys(header, sequence, &prefixes);
+        self.pending.add(header.id, sequence, keys);
         if let Some(coordinate) = coordinate {
             tables.coordinates.put(txn, coordinate, &sequence.key())?;
         }
@@ -225,19 +225,11 @@ impl Transaction<'_> {
                 coordinate_of_record(&record, &parts),
             )
         };
-        let txn = &mut self.txn;
-        if self.pending.ids.remove(&header.id).is_some() {
-            self.pending.dropped.insert(sequence);
-        } else {
-            for key in IndexKeys::of(&header, sequence, &prefixes).iter() {
-                if !key.table(tables).delete(txn, key.bytes())? {
-                    return Err(StoreError::damaged(format!(
-                        "record {} is missing from an index",
-                        sequence.0
-                    )));
-                }
-            }
+        let keys = || index_keys(&header, sequence, &prefixes);
+        if !self.pending.take_back(&header.id, keys()) {
+            self.pending.remove(sequence, keys());
         }
+        let txn = &mut self.txn;
         if let Some(coordinate) = coordinate {
             tables.coordinates.delete(txn, &coordinate)?;
         }
@@ -256,20 +248,7 @@ impl Transaction<'_> {
 
     /// Writes the index entries that wait. Whoever reads an index but by id or coordinate calls this first.
     pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
-        let Pending {
-            mut entries,
-            dropped,
-            ..
-        } = std::mem::take(&mut self.pending);
-        entries
-            .sort_unstable_by(|(_, a), (_, b)| (a.place(), a.bytes()).cmp(&(b.place(), b.bytes())));
-        for (sequence, key) in entries {
-            if !dropped.contains(&sequence) {
-                key.table(self.tables)
-                    .put(&mut self.txn, key.bytes(), &[])?;
-            }
-        }
-        Ok(())
+        std::mem::take(&mut self.pending).write(self.tables, &mut self.txn)
     }
 
     fn note_change(&mut self, header: &Header, inserted: bool) {

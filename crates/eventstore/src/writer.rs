@@ -25,6 +25,8 @@ pub struct Writer {
     shared: Arc<Shared>,
     version: Version,
     authors: HashMap<[u8; 32], AuthorNumber>,
+    /// Bytes by which a transaction made the file longer of late: the next one may take as many.
+    recent_growth: u64,
 }
 
 /// A transaction that is on disk.
@@ -41,6 +43,7 @@ impl Writer {
             shared,
             version,
             authors: HashMap::new(),
+            recent_growth: 0,
         })
     }
 
@@ -66,13 +69,23 @@ impl Writer {
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<R, StoreError>,
     ) -> Result<Committed<R>, StoreError> {
         let environment = &Arc::clone(&self.shared).environment;
+        environment.grow_ahead(self.recent_growth.saturating_mul(2))?;
+        let (_, used_before) = environment.sizes()?;
         for attempt in 0.. {
             match self.attempt(&mut work) {
+                Ok(committed) => {
+                    // It is committed: what the sizes are may no longer make an error of it.
+                    let used = environment.sizes().map_or(used_before, |(_, used)| used);
+                    // Halved each time: a large batch long ago asks for no room today.
+                    let grown = used.saturating_sub(used_before);
+                    self.recent_growth = grown.max(self.recent_growth / 2);
+                    return Ok(committed);
+                }
                 Err(error) if error.is_map_full() => environment.grow(attempt)?,
                 Err(error) if error.is_short_write() && environment.has_no_room() => {
                     return Err(StoreError::DiskFull);
                 }
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
         unreachable!("the map cannot grow that often")
