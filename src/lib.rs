@@ -46,7 +46,8 @@ pub mod peer;
 pub mod tunnel;
 // Events made up for demonstration and measuring.
 pub mod samples;
-// What everything rests on: bounds, tasks, time, randomness.
+// What everything rests on: memory, bounds, tasks, time, randomness.
+pub mod allocator;
 pub mod limits;
 pub mod random;
 pub mod tasks;

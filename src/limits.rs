@@ -64,13 +64,67 @@ pub const RECONCILE_ROUNDS_MAX: u64 = 4_000;
 pub const DIFFERENCE_IDS_MAX: usize = 500_000;
 /// Reconciliations of one exchange: each must bring the peers closer, this only bounds a peer that churns.
 pub const RECONCILE_PASSES_MAX: usize = 16;
+/// How long the third of them waits for other exchanges of the run that are bringing something; each further one waits
+/// twice as long, up to half a minute: some five minutes together.
+pub const OTHERS_AWAITED: Duration = Duration::from_secs(1);
 
-/// Ids in one REQ: within strfry's 500 events a filter, and a message of 14 kB.
-pub const DOWNLOAD_IDS_PER_REQUEST: usize = 200;
-/// REQs in flight: within strfry's 20 subscriptions a connection.
-pub const DOWNLOADS_IN_FLIGHT: usize = 8;
-/// EVENTs sent whose OK has not come.
-pub const UPLOADS_IN_FLIGHT: usize = 128;
+/// Ids in one REQ: within strfry's 500 events a filter, and a message of 17 kB.
+pub const DOWNLOAD_IDS_PER_REQUEST: usize = 250;
+/// The same towards stations, which have no cap: a message of 34 kB.
+pub const DOWNLOAD_IDS_PER_REQUEST_STATION: usize = 500;
+/// REQs in flight: within the 20 subscriptions a connection that strfry and stations allow, with some to spare.
+pub const DOWNLOADS_IN_FLIGHT: usize = 16;
+/// The same towards a peer that does not state how many it allows.
+pub const DOWNLOADS_IN_FLIGHT_UNSTATED: usize = 10;
+/// Bytes of events that are asked for and have not come: at first, at least and at most. strfry drops a reader with
+/// 32 MB pending; at 50 ms of round trip the most is 160 MB/s.
+pub const DOWNLOAD_BYTES_FIRST: usize = 256 << 10;
+/// What a slow line delivers in a second or two.
+pub const DOWNLOAD_BYTES_LEAST: usize = 64 << 10;
+/// A quarter of what strfry bears.
+pub const DOWNLOAD_BYTES_MAX: usize = 8 << 20;
+/// Size of an event before any was seen.
+pub const EVENT_BYTES_GUESSED: usize = 1_024;
+/// How often a peer is asked for one id in a pass, refusals for the moment and answers that were cut off included.
+pub const ASKED_MAX: u8 = 4;
+/// Bytes of events fetched and not stored yet, of all exchanges of a run, above which no more is asked for: 64,000
+/// events of usual size, a whole commit. Parsed they take three times as much memory; twice as many store no faster.
+pub const UNSETTLED_BYTES_MAX: usize = 24 << 20;
+/// What one exchange may have of them however many the others have, so that none stands still.
+pub const UNSETTLED_BYTES_EACH: usize = 2 << 20;
+/// Above this, of one exchange, nothing is read from the peer: only one that sends more than was asked comes here.
+pub const UNSETTLED_BYTES_HARD: usize = UNSETTLED_BYTES_MAX + 2 * DOWNLOAD_BYTES_MAX;
+/// How long events gather while others are being stored: large batches are cheaper to verify and to commit.
+pub const GATHER_FOR: Duration = Duration::from_millis(20);
+/// After this a claim of an id is up for the next peer that lists it: the claimant's peer stalls or trickles.
+pub const CLAIM_OVERDUE: Duration = Duration::from_secs(5);
+/// How often an exchange looks whether claims of others are overdue.
+pub const CLAIM_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon it looks again after something was let go: each look goes through all that it waits for.
+pub const DEFERRED_LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// An answer that takes longer makes the next requests and offers fewer: what queues up at a slow peer keeps other
+/// answers waiting.
+pub const ANSWER_LATE: Duration = Duration::from_secs(1);
+/// How long nothing is asked or offered after a peer said that it was too fast; twice that the next time.
+pub const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// The longest such pause.
+pub const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// How long a request may bring nothing at a peer that has refused one by a notice that does not say which.
+pub const NOTICED_PATIENCE: Duration = Duration::from_secs(3);
+/// Pauses in a row, in which the peer took nothing, after which the rest is left to the next run.
+pub const PAUSES_MAX: u32 = 4;
+
+/// EVENTs sent whose OK has not come: at first, at least and at most. A conversation bears 4,096.
+pub const UPLOADS_FIRST: usize = 128;
+/// Also a peer that takes 190 ms for each event answers the last of these in time.
+pub const UPLOADS_LEAST: usize = 4;
+/// At 50 ms of round trip: 40,000 a second.
+pub const UPLOADS_IN_FLIGHT: usize = 2_048;
+/// Their bytes: within the 4 MB that a conversation lets wait to be written.
+pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 << 20;
+/// How often an event is offered in one exchange to a peer that says it is too fast.
+pub const OFFERED_MAX: u8 = 5;
 
 /// Forged or unreadable events that end an exchange, when they are also more than the share below (D8).
 pub const FORGERIES_MAX: u64 = 100;

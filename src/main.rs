@@ -1,5 +1,6 @@
 //! The `constellation` program: everything is in the library.
 
 fn main() -> constellation::cli::Exit {
+    constellation::allocator::return_large_blocks();
     constellation::cli::main()
 }

@@ -92,7 +92,7 @@ impl Threads {
             ("examine-suspects".to_owned(), examiner(suspect_queue, 1)),
         ];
         for number in 0..bulk_examiners {
-            let bulk = examiner(bulk_queue.clone(), BATCH_SIGNATURES_BEST);
+            let bulk = examiner(bulk_queue.clone(), BATCH_SIGNATURES_BEST / 2);
             examiners.push((format!("examine-{number}"), bulk));
         }
         let committer = Committer {

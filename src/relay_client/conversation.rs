@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nostr::filter::Filter;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::driver::{Driver, Outgoing};
 use super::negotiation::{Negotiation, NegotiationBusy};
 use super::publication::{PendingPublication, PublishError};
 use super::registry::{About, Shared};
 use super::request::Request;
-use crate::limits::STEP_DEADLINE;
+use crate::limits::{DOWNLOAD_IDS_PER_REQUEST_STATION, STEP_DEADLINE};
 use crate::protocol::{SocketError, TextSocket, client_message};
 use crate::tasks::{GroupFull, TaskGroup};
 
@@ -48,7 +48,8 @@ impl Default for ConversationLimits {
     fn default() -> Self {
         Self {
             requests_max: 20,
-            events_queued_max: 256,
+            // A whole answer to the largest request: other answers need not wait behind it.
+            events_queued_max: DOWNLOAD_IDS_PER_REQUEST_STATION,
             event_bytes_queued_max: 8 * 1024 * 1024,
             publications_max: 4096,
             outgoing_bytes_max: 4 * 1024 * 1024,
@@ -202,6 +203,11 @@ impl Conversation {
     /// The relay's last few notices, shortened, oldest first.
     pub fn notices(&self) -> Vec<String> {
         self.shared.lock().notices.iter().cloned().collect()
+    }
+
+    /// Counts notices as they come. Some relays refuse a request by nothing else.
+    pub fn notices_heard(&self) -> watch::Receiver<u64> {
+        self.shared.notices_heard.subscribe()
     }
 
     /// What has passed so far.

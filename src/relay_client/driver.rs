@@ -242,6 +242,7 @@ async fn dispatch(message: RelayMessage<'_>, shared: &Shared) {
         }
         RelayMessage::Notice(notice) => {
             shared.lock().note(&notice);
+            shared.notices_heard.send_modify(|count| *count += 1);
             answer_negotiation_by_notice(&notice, shared);
             true
         }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::conversation::{ConversationCounters, ConversationError, ConversationLimits};
 use super::negotiation::NegReply;
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     /// Wakes the writer: [`Registry::closes`] has something.
     pub(super) closes_waiting: Notify,
+    /// Counts notices.
+    pub(super) notices_heard: watch::Sender<u64>,
     registry: Mutex<Registry>,
     request_slots: Arc<Semaphore>,
     event_bytes: Arc<Semaphore>,
@@ -123,6 +125,7 @@ impl Shared {
             limits,
             counters: Counters::default(),
             closes_waiting: Notify::new(),
+            notices_heard: watch::Sender::default(),
             registry: Mutex::default(),
             request_slots: semaphore(limits.requests_max),
             event_bytes: semaphore(limits.event_bytes_queued_max),

@@ -14,6 +14,7 @@ mod history;
 mod lock;
 mod options;
 mod outcome;
+mod passes;
 mod plan;
 mod run;
 mod runner;

@@ -165,7 +165,6 @@ impl PeerReport {
     }
 
     pub(super) fn take_tally(&mut self, tally: Tally) {
-        self.rounds = tally.rounds;
         self.downloaded = tally.downloaded;
         self.stored = tally.stored;
         self.duplicates = tally.duplicates;

@@ -23,7 +23,7 @@ use crate::random::Random;
 use crate::relay_client::Dial;
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
-use crate::transfer::{Tally, TransferProgress};
+use crate::transfer::{Claims, Tally, TransferProgress};
 
 /// How far the exchange with one peer is.
 #[derive(Debug, Clone)]
@@ -94,9 +94,10 @@ pub async fn run(
     announce(exchanges.iter().map(Exchange::progress).collect());
 
     let places = Semaphore::new(EXCHANGES_AT_ONCE);
+    let claims = Arc::new(Claims::default());
     let mut all = FuturesUnordered::new();
     for exchange in &mut exchanges {
-        all.push(exchange.carry_out(context, &plan, &places));
+        all.push(exchange.carry_out(context, &plan, &places, &claims));
     }
     let all = async move { while all.next().await.is_some() {} };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
@@ -196,7 +197,13 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(&mut self, run: &RunContext, plan: &RunPlan, places: &Semaphore) {
+    async fn carry_out(
+        &mut self,
+        run: &RunContext,
+        plan: &RunPlan,
+        places: &Semaphore,
+        claims: &Arc<Claims>,
+    ) {
         // Nobody closes it: waiting for a place cannot fail, and without one the report stays as it began.
         let Ok(_place) = places.acquire().await else {
             return;
@@ -210,6 +217,7 @@ impl Exchange {
             clock: run.clock.clone(),
             tasks: group.clone(),
             deadlines: plan.deadlines,
+            claims: Arc::clone(claims),
             progress: self.progress.clone(),
         };
         let exchanged = exchange(&context, &self.plan, &mut self.report, &mut self.tally);

@@ -1,301 +1,309 @@
-//! Fetching events by id: several requests in flight, each event through ingest as it comes.
+//! Fetching events by id: as many requests under way as the peer bears, each event through ingest as it comes.
 //!
-//! What a request brings is checked against what was asked before it is offered to ingest: an event that was not
-//! asked for is counted and dropped. Every verdict that will hold enters the peer's overlay, so that the id is
-//! neither fetched again nor counted as a difference. Bounded: requests in flight, bytes waiting (the conversation
-//! stops reading while we store). Worst case: a peer that delivers nothing costs one step deadline.
+//! ```text
+//! Findings ─► claim ─► known here? ─► ready ─► REQs under way ─► gathered ─► ingest ─► verdicts ─► tally, overlay
+//!     ▲ put off, held by another exchange ◄─┘      └─► again (refused, cut off), a bounded number of times
+//! ```
+//!
+//! Three parts ([`Lots`], [`Asking`], [`Intake`]) and the loop that drives them. Nothing here waits for something else: requests are refilled while earlier ones run and while commits are made.
+//! Takes findings in their order while they grow; gives a tally. Invariants: an id is asked for only while it is
+//! claimed; what a request brings is checked against what it asked for; what has come is offered to ingest and its
+//! verdict counted, also when the download ends early. Bounded: bytes asked for ([`Asking`]), bytes that have come and
+//! are not settled (for all exchanges of a run together), attempts. Beyond that it first asks no more, then reads no
+//! more. Waiting for another exchange's claim is nobody's silence. Worst case: a peer that delivers nothing costs one
+//! step deadline; one that delivers forgeries is left after a bounded number.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent};
-use constellation_eventstore::{NewOverlayEntry, OverlayReason};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use nostr::filter::Filter;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-use super::{Tally, Transfer, TransferError};
-use crate::ingest::{Origin, Verdict};
-use crate::limits::{DOWNLOAD_IDS_PER_REQUEST, DOWNLOADS_IN_FLIGHT, FORGERY_REMEMBERED};
-use crate::relay_client::RequestEnd;
+use super::arrivals::Arrival;
+use super::asked::{Asked, End, News, Wanted};
+use super::asking::{Asking, Complaint};
+use super::intake::Intake;
+use super::lots::{LookedUp, Lots};
+use super::{Findings, Tally, Transfer, TransferError};
+use crate::limits::{ASKED_MAX, NOTICED_PATIENCE};
+use crate::protocol::ReasonPrefix;
 
-/// Events taken from a request at a time.
-const EVENTS_PER_BATCH: usize = 200;
-
-/// Fetches `ids` and adds to `tally` what became of them.
+/// Fetches what is found until nothing more will be, and counts what became of it; ends early, in good order, when
+/// told to stop.
 ///
-/// Cancel safety: what was handed to ingest is stored; the tally may then miss the last batch.
+/// Cancel safety: what was handed to ingest is stored; the tally may then miss the last batches.
 ///
 /// # Errors
-/// [`TransferError`]; what was stored before stays stored and counted.
-pub async fn download(
+/// [`TransferError`]; what came before is stored and counted.
+pub(super) async fn download(
     transfer: &Transfer,
-    ids: &[[u8; 32]],
-    tally: &mut Tally,
-) -> Result<(), TransferError> {
-    // Requests count as they go: what came before one of them fails is told like everything else.
-    let tally = Mutex::new(tally);
-    let pulse = Pulse::default();
-    let mut waiting = ids.chunks(DOWNLOAD_IDS_PER_REQUEST);
-    let mut requests = FuturesUnordered::new();
-    loop {
-        while requests.len() < DOWNLOADS_IN_FLIGHT {
-            match waiting.next() {
-                Some(ids) => requests.push(fetch(transfer, ids, &tally, &pulse)),
-                None => break,
-            }
-        }
-        match requests.next().await {
-            Some(fetched) => fetched?,
-            None => return Ok(()),
-        }
-    }
-}
-
-/// What one batch brought.
-#[derive(Default)]
-struct Fetched {
-    delivered: u64,
-    outcomes: Vec<Outcome>,
-    /// Bad in a way that names no event: counted only.
-    nameless: Vec<Rejection>,
-}
-
-struct Outcome {
-    key: CanonicalKey,
-    kind: Option<u16>,
-    author: [u8; 32],
-    verdict: Verdict,
-}
-
-async fn fetch(
-    transfer: &Transfer,
-    ids: &[[u8; 32]],
+    findings: &Findings,
     tally: &Mutex<&mut Tally>,
-    pulse: &Pulse,
+    stop: &CancellationToken,
 ) -> Result<(), TransferError> {
-    let mut request = transfer.step(transfer.conversation.fetch(ids)).await?;
-    let mut asked: HashSet<[u8; 32]> = ids.iter().copied().collect();
-    let filter = transfer.filter();
-    let end = loop {
-        let mut batch = Vec::new();
-        let end = next_batch(transfer, &mut request, &mut batch, pulse).await?;
-        let _storing = pulse.storing();
-        transfer
-            .progress
-            .send_modify(|progress| progress.downloaded += batch.len() as u64);
-        let fetched = take_batch(transfer, &filter, batch, &mut asked).await?;
-        let (enter, too_many_forgeries) = {
-            let mut tally = locked(tally);
-            let enter = fetched.count(&mut tally, transfer.clock.unix_seconds());
-            (enter, tally.too_many_forgeries())
-        };
-        transfer
-            .ingest
-            .change_overlay(&transfer.peer, enter, Vec::new())
-            .await?;
-        // After each batch: a peer that goes on for ever with what nobody asked for is left soon.
-        if let Some((forged, delivered)) = too_many_forgeries {
-            return Err(TransferError::Forgeries { forged, delivered });
-        }
-        if let Some(end) = end {
-            break end;
-        }
+    let mut download = Download {
+        transfer,
+        findings,
+        filter: transfer.filter(),
+        asking: Asking::new(&transfer.limits),
+        lots: Lots::new(transfer, findings),
+        requests: FuturesUnordered::new(),
+        open: BTreeMap::new(),
+        requests_made: 0,
+        noticed: false,
+        under_way: 0,
+        intake: Intake::new(transfer, tally),
     };
-    let why_missing = match end {
-        RequestEnd::EndOfStored => "undelivered".to_owned(),
-        RequestEnd::Closed { text, .. } => format!("request closed: {text}"),
-    };
-    let mut tally = locked(tally);
-    for id in asked {
-        tally.leave(id, &why_missing);
-    }
-    Ok(())
+    let ended = download.run(stop).await;
+    // Nothing more is to come.
+    download.requests.clear();
+    let settled = download.intake.settle_all().await;
+    ended.and(settled)
 }
 
-fn locked<'l, 't>(tally: &'l Mutex<&'t mut Tally>) -> MutexGuard<'l, &'t mut Tally> {
-    // Counting does not panic, and numbers are whole after every line of it.
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
+struct Download<'t, 'c> {
+    transfer: &'t Transfer,
+    findings: &'t Findings,
+    filter: Filter,
+    asking: Asking,
+    lots: Lots<'t>,
+    requests: FuturesUnordered<BoxFuture<'t, (Asked, Result<News, TransferError>)>>,
+    /// Requests under way, by number.
+    open: BTreeMap<u64, Open>,
+    requests_made: u64,
+    /// The peer refused a request by a notice: one that brings nothing may have been refused as well.
+    noticed: bool,
+    /// Ids asked for whose events have not come.
+    under_way: usize,
+    intake: Intake<'t, 'c>,
 }
 
-/// Waits for the next events. While another request of this download gets some, or we are storing what came (and so
-/// do not read on), this one's silence is not the peer's.
-async fn next_batch(
-    transfer: &Transfer,
-    request: &mut crate::relay_client::Request,
-    batch: &mut Vec<Bytes>,
-    pulse: &Pulse,
-) -> Result<Option<RequestEnd>, TransferError> {
-    loop {
-        let heard = pulse.count();
-        let waited = tokio::time::timeout(
-            transfer.step_deadline,
-            request.next_batch(batch, EVENTS_PER_BATCH),
-        );
-        match waited.await {
-            Err(_) if pulse.is_storing() || pulse.count() != heard => {}
-            Err(_) => return Err(TransferError::Timeout),
-            Ok(Ok(end)) => return Ok(end),
-            // What came before the connection broke is stored first; the next call says that it broke.
-            Ok(Err(_)) if !batch.is_empty() => return Ok(None),
-            Ok(Err(error)) => return Err(error.into()),
-        }
-    }
+struct Open {
+    since: Instant,
+    withdrawn: CancellationToken,
+    /// It has brought something.
+    heard: bool,
 }
 
-/// Whether a download is alive: how many batches were heard of, and how many are being stored.
-#[derive(Default)]
-struct Pulse {
-    heard: AtomicU64,
-    storing: AtomicU64,
-}
-
-impl Pulse {
-    fn count(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
-    }
-
-    fn is_storing(&self) -> bool {
-        self.storing.load(Ordering::Relaxed) > 0
-    }
-
-    /// A batch has come, and is being stored for as long as the guard lives.
-    fn storing(&self) -> Storing<'_> {
-        self.heard.fetch_add(1, Ordering::Relaxed);
-        self.storing.fetch_add(1, Ordering::Relaxed);
-        Storing(self)
-    }
-}
-
-struct Storing<'p>(&'p Pulse);
-
-impl Drop for Storing<'_> {
-    fn drop(&mut self) {
-        self.0.heard.fetch_add(1, Ordering::Relaxed);
-        self.0.storing.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Checks a batch against what was asked, and offers the rest to ingest.
-async fn take_batch(
-    transfer: &Transfer,
-    filter: &Filter,
-    batch: Vec<Bytes>,
-    asked: &mut HashSet<[u8; 32]>,
-) -> Result<Fetched, TransferError> {
-    let limits = EventLimits::default();
-    let mut fetched = Fetched::default();
-    let mut offered = Vec::with_capacity(batch.len());
-    for json in &batch {
-        fetched.delivered += 1;
-        let event = match UnverifiedEvent::parse(json, &limits) {
-            Ok(event) => event,
-            Err(reason) => {
-                fetched.unreadable(json, reason, asked);
-                continue;
+impl Download<'_, '_> {
+    async fn run(&mut self, stop: &CancellationToken) -> Result<(), TransferError> {
+        let mut found = self.findings.watch();
+        let mut released = self.intake.claimant().watch();
+        let mut notices = self.transfer.conversation.notices_heard();
+        let mut heard = *notices.borrow();
+        let pulse = Arc::clone(&self.transfer.pulse);
+        loop {
+            let now = Instant::now();
+            self.give_up_silent(now);
+            self.ask(now);
+            self.intake
+                .expect_more(!self.requests.is_empty() && !self.intake.is_behind());
+            self.intake.submit(!self.requests.is_empty(), now);
+            if self.is_done() {
+                return Ok(());
             }
-        };
-        if !asked.remove(&event.id()) {
-            fetched.nameless.push(Rejection::OutsideFilter);
-        } else if event.matches(filter) {
-            offered.push(event);
-        } else {
-            fetched.settle(&event, Verdict::Rejected(Rejection::OutsideFilter));
+            let reads = !self.intake.is_flooded();
+            let _held = (!reads).then(|| pulse.hold());
+            let wake = self.wake(now);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                settled = self.intake.progress() => settled?,
+                Some(looked_up) = self.lots.looked_up() => self.make_ready(looked_up?),
+                Some((asked, news)) = self.requests.next(), if reads => {
+                    self.take(asked, news?)?;
+                    // All that has queued, as one batch.
+                    while !self.intake.is_full()
+                        && let Some(Some((asked, news))) = self.requests.next().now_or_never()
+                    {
+                        self.take(asked, news?)?;
+                    }
+                }
+                Ok(()) = notices.changed() => self.heed_notices(&mut notices, &mut heard),
+                Ok(()) = found.changed() => {}
+                Ok(()) = released.changed() => self.lots.released(now),
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+            }
         }
     }
-    let claims: Vec<Outcome> = offered.iter().map(Outcome::undecided).collect();
-    let origin = Origin::Peer {
-        scope: transfer.scope.clone(),
-    };
-    let verdicts = transfer
-        .ingest
-        .submit(&transfer.source, origin, offered)
-        .await?;
-    for (mut outcome, verdict) in claims.into_iter().zip(verdicts) {
-        outcome.verdict = verdict;
-        fetched.outcomes.push(outcome);
-    }
-    Ok(fetched)
-}
 
-impl Outcome {
-    fn undecided(event: &UnverifiedEvent) -> Self {
-        Self {
-            key: event.canonical_key(),
-            kind: Some(event.kind()),
-            author: *event.author(),
-            verdict: Verdict::Duplicate,
-        }
+    /// When something is due that nobody tells.
+    fn wake(&mut self, now: Instant) -> Option<Instant> {
+        let silent = self.silent().map(|open| open.since + NOTICED_PATIENCE);
+        let silent = silent.filter(|_| self.noticed).min();
+        let pause = self.asking.paused_until(now);
+        [self.lots.wake(now), self.intake.due(), pause, silent]
+            .into_iter()
+            .flatten()
+            .min()
     }
-}
 
-impl Fetched {
-    fn settle(&mut self, event: &UnverifiedEvent, verdict: Verdict) {
-        self.outcomes.push(Outcome {
-            verdict,
-            ..Outcome::undecided(event)
+    fn is_done(&self) -> bool {
+        self.findings.found().over
+            && self.lots.is_empty()
+            && self.requests.is_empty()
+            && self.intake.is_settled()
+    }
+
+    fn make_ready(&mut self, looked_up: LookedUp) {
+        let (known, entries) = self.lots.make_ready(looked_up);
+        let count = known.len() as u64;
+        self.intake.claimant().release(&known);
+        self.intake.tally().brought_by_others += count;
+        self.intake.remember(entries);
+        self.transfer.progress.send_modify(|progress| {
+            progress.need = progress.need.saturating_sub(count);
         });
     }
 
-    /// JSON that is no event: if it at least says which one it is, that one is not asked for again.
-    fn unreadable(&mut self, json: &[u8], reason: Rejection, asked: &mut HashSet<[u8; 32]>) {
-        match UnverifiedEvent::claimed_identity(json) {
-            Some(claim) if asked.remove(&claim.id) => self.outcomes.push(Outcome {
-                key: CanonicalKey {
-                    created_at: claim.created_at,
-                    id: claim.id,
-                },
-                kind: None,
-                author: [0; 32],
-                verdict: Verdict::Rejected(reason),
-            }),
-            _ => self.nameless.push(reason),
+    /// Claims and sends requests, as far as the peer and our store bear it.
+    fn ask(&mut self, now: Instant) {
+        if self.asking.paused_until(now).is_some() || self.intake.is_behind() {
+            return;
+        }
+        let waiting = self.under_way + self.lots.ready();
+        let room = self.asking.ids().saturating_sub(waiting);
+        let room = if waiting == 0 { room.max(1) } else { room };
+        self.lots.prepare(self.intake.claimant(), room, now);
+        while self.lots.ready() > 0 && self.open.len() < self.asking.requests() {
+            let count = self.asking.ids_per_request().min(self.lots.ready());
+            let count = if self.open.is_empty() {
+                count.min(self.asking.ids())
+            } else if self.under_way + count > self.asking.ids() {
+                return;
+            } else {
+                count
+            };
+            let wanted = self.lots.take(count);
+            self.requests_made += 1;
+            self.under_way += count;
+            let withdrawn = CancellationToken::new();
+            let open = Open {
+                since: now,
+                withdrawn: withdrawn.clone(),
+                heard: false,
+            };
+            self.open.insert(self.requests_made, open);
+            let asked = Asked::new(self.requests_made, &wanted, withdrawn);
+            self.requests.push(Box::pin(asked.listen(self.transfer)));
         }
     }
 
-    /// Adds everything to the tally; gives what is to be remembered about the peer.
-    fn count(self, tally: &mut Tally, now: u64) -> Vec<NewOverlayEntry> {
-        tally.downloaded += self.delivered;
-        let mut enter = Vec::new();
-        for outcome in self.outcomes {
-            match outcome.verdict {
-                Verdict::Stored => {
-                    tally.stored += 1;
-                    tally.authors.insert(outcome.author);
-                    if let Some(kind) = outcome.kind {
-                        *tally.by_kind.entry(kind).or_default() += 1;
-                    }
-                }
-                Verdict::Duplicate => tally.duplicates += 1,
-                // No forgery (strfry stores and lists ephemeral events for minutes), but nothing to keep either:
-                // remembered like what is outside the filter, until the peer lists it no more.
-                Verdict::Ephemeral => {
-                    tally.reject(Rejection::OutOfScope);
-                    enter.push(remembered(&outcome, Rejection::OutsideFilter, now));
-                }
-                Verdict::Rejected(reason) => {
-                    tally.reject(reason);
-                    enter.push(remembered(&outcome, reason, now));
-                }
+    /// What a request brought.
+    fn take(&mut self, mut asked: Asked, news: News) -> Result<(), TransferError> {
+        let before = asked.missing.len();
+        let count = news.events.len() as u64;
+        if count > 0 {
+            self.transfer
+                .progress
+                .send_modify(|progress| progress.downloaded += count);
+            self.intake.tally().downloaded += count;
+            if let Some(open) = self.open.get_mut(&asked.number) {
+                open.heard = true;
             }
         }
-        for reason in self.nameless {
-            tally.reject(reason);
+        for json in &news.events {
+            self.asking.received(json.len());
+            match Arrival::of(json, &self.filter, &mut asked.missing) {
+                Arrival::Offered(event, claimed) => self.intake.offer(*event, claimed),
+                Arrival::Refused(claimed, reason) => self.intake.refuse(&claimed, reason),
+                Arrival::Nameless(reason) => self.intake.tally().reject(reason),
+            }
         }
-        enter
+        self.under_way -= before - asked.missing.len();
+        match news.end {
+            Some(end) => self.end(asked, end),
+            None => self.requests.push(Box::pin(asked.listen(self.transfer))),
+        }
+        self.intake.mind_forgeries()
     }
-}
 
-/// What follows from the event's content is remembered for good, what the peer did to it for a while.
-fn remembered(outcome: &Outcome, reason: Rejection, now: u64) -> NewOverlayEntry {
-    let holds_for_good = reason.is_global() || reason == Rejection::Protected;
-    NewOverlayEntry {
-        key: outcome.key,
-        reason: OverlayReason::Refused(reason),
-        // What the peer lists for a filter that it does not match counts as listed under any.
-        kind: outcome.kind.filter(|_| reason != Rejection::OutsideFilter),
-        expires_at: (!holds_for_good).then(|| now + FORGERY_REMEMBERED.as_secs()),
+    fn end(&mut self, asked: Asked, end: End) {
+        let now = Instant::now();
+        let under_way = self.under_way;
+        self.under_way -= asked.missing.len();
+        self.open.remove(&asked.number);
+        match end {
+            End::Whole => {
+                let cut_off = self.asking.completed(
+                    asked.ids.len(),
+                    asked.delivered(),
+                    now.saturating_duration_since(asked.since),
+                    under_way,
+                    now,
+                );
+                self.miss(asked, cut_off, "undelivered");
+            }
+            End::Closed { prefix, text } => {
+                let complaint = Complaint::read(prefix, &text);
+                if let Some(complaint) = complaint {
+                    self.asking.heed(complaint, self.open.len(), now);
+                }
+                self.miss(
+                    asked,
+                    complaint.is_some(),
+                    &format!("request closed: {text}"),
+                );
+            }
+            End::Withdrawn => self.miss(asked, true, "request not answered"),
+        }
+    }
+
+    /// What a request did not bring: free for others, and asked of this peer again where that may help.
+    fn miss(&mut self, asked: Asked, worth_asking_again: bool, why: &str) {
+        self.intake.claimant().release(asked.missing.keys());
+        // In the order in which they are wanted.
+        for id in &asked.ids {
+            let Some(before) = asked.missing.get(id) else {
+                continue;
+            };
+            if worth_asking_again && before + 1 < ASKED_MAX {
+                self.lots.again(Wanted {
+                    id: *id,
+                    asked: before + 1,
+                });
+            } else {
+                self.intake.tally().leave(*id, why);
+            }
+        }
+    }
+
+    /// Some relays answer a request that they do not take by a notice that does not say which: most likely the last
+    /// one that has brought nothing.
+    fn heed_notices(&mut self, notices: &mut watch::Receiver<u64>, heard: &mut u64) {
+        let count = *notices.borrow_and_update();
+        let texts = self.transfer.conversation.notices();
+        let new = usize::try_from(count - *heard).unwrap_or(usize::MAX);
+        *heard = count;
+        for text in &texts[texts.len().saturating_sub(new)..] {
+            let complaint = Complaint::read(ReasonPrefix::parse(text), text);
+            if let (Some(complaint), Some(open)) = (complaint, self.silent().last()) {
+                open.withdrawn.cancel();
+                let others = self.open.values();
+                let others = others.filter(|open| !open.withdrawn.is_cancelled()).count();
+                self.asking.heed(complaint, others, Instant::now());
+                self.noticed = true;
+            }
+        }
+    }
+
+    /// Requests that have brought nothing and are not given up, oldest first.
+    fn silent(&self) -> impl Iterator<Item = &Open> {
+        let open = self.open.values();
+        open.filter(|open| !open.heard && !open.withdrawn.is_cancelled())
+    }
+
+    /// Once notices have been heeded, silence may mean that another request was meant.
+    fn give_up_silent(&self, now: Instant) {
+        if self.noticed {
+            self.silent()
+                .filter(|open| open.since + NOTICED_PATIENCE <= now)
+                .for_each(|open| open.withdrawn.cancel());
+        }
     }
 }

@@ -1,20 +1,36 @@
 //! Making our set and a peer's equal: reconcile, then fetch what we lack and offer what it lacks.
 //!
 //! ```text
-//! Difference ◄─ reconcile (NIP-77, our set ± overlay) ─► need ─► download ─► ingest ─► verdicts ─► overlay
-//!                                                   └──► have ─► upload ─► OKs ────────────────► overlay
+//! Findings ◄─ reconcile (NIP-77, our set ± overlay) ─► need ─► download ─► ingest ─► verdicts ─► overlay
+//!                                                  └──► have ─► upload ─► OKs ────────────────► overlay
 //! ```
 //!
-//! Takes a conversation with one peer, a scope and a window; gives counts and what stayed unresolved. Every wait is
-//! under the step deadline. Invariants: an upload counts only with its OK; what arrives is stored only through
-//! ingest; a peer's forgery is remembered against that peer alone. Deliberately absent: connecting, deciding the
-//! outcome, other peers. Bounded: ids of a difference, requests and events in flight, rounds.
+//! Takes a conversation with one peer, a scope and a window; gives counts and what stayed unresolved. What is found is
+//! fetched while more is being found; offering comes after ([`look_and_move`]). Every wait for the peer is under the step deadline, as far as the peer answers nothing else meanwhile ([`Pulse`]). Invariants: an
+//! upload counts only with its OK; what arrives is stored only through ingest; a peer's forgery is remembered against
+//! that peer alone; of the exchanges of a run, one at a time fetches an id ([`Claims`]). Deliberately absent:
+//! connecting, deciding the outcome. Bounded: ids of a difference, requests, events and bytes in flight, rounds.
 
+mod arrivals;
+mod asked;
+mod asking;
+mod claims;
+#[cfg(test)]
+mod claims_tests;
 mod download;
+mod findings;
+mod intake;
+mod known;
+mod lots;
+mod memory;
+mod moving;
+mod peer_limits;
 mod progress;
+mod pulse;
 mod reconcile;
 mod tally;
 mod upload;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +41,14 @@ use nostr::filter::Filter;
 use nostr::types::Timestamp;
 use tokio::sync::watch;
 
-pub use download::download;
+pub use claims::{Claimant, Claims};
+pub use findings::{Findings, Found};
+pub use moving::{Failed, Part, look_and_move, move_found};
+pub use peer_limits::PeerLimits;
 pub use progress::TransferProgress;
+pub use pulse::Pulse;
 pub use reconcile::{Reconciled, reconcile};
 pub use tally::{Tally, Unresolved};
-pub use upload::upload;
 
 use crate::ingest::{Ingest, IngestError, Scope, Source};
 use crate::relay_client::{Conversation, ConversationError};
@@ -56,10 +75,12 @@ pub struct Transfer {
     pub since: Option<u64>,
     /// Unix seconds of the newest.
     pub until: Option<u64>,
-    /// Largest negentropy frame, in bytes before hex.
-    pub frame_bytes: usize,
-    /// The largest message that the peer says it takes, in bytes.
-    pub message_bytes_max: Option<usize>,
+    /// What the peer can be asked at a time.
+    pub limits: PeerLimits,
+    /// Who of the run fetches what.
+    pub claims: Arc<Claims>,
+    /// Whether the peer is alive.
+    pub pulse: Arc<Pulse>,
     /// How long one answer may take.
     pub step_deadline: Duration,
     /// Wall time.
@@ -156,16 +177,6 @@ impl Transfer {
             since: self.since,
             until: self.until,
         }
-    }
-
-    async fn step<T>(
-        &self,
-        wait: impl Future<Output = Result<T, ConversationError>>,
-    ) -> Result<T, TransferError> {
-        tokio::time::timeout(self.step_deadline, wait)
-            .await
-            .map_err(|_| TransferError::Timeout)?
-            .map_err(TransferError::from)
     }
 }
 

@@ -1,38 +1,35 @@
 //! One reconciliation: our set with the peer's overlay against the peer's set, by NIP-77.
 //!
-//! Gives what is really to be fetched and offered; of a side that is not to be moved, a bounded part. Ids whose absence has a known reason are sorted out: they enter
-//! the peer's overlay, or leave it when the reason is gone, before anything is moved. Stops early, and says so,
-//! when the difference is larger than one pass takes. Every message works on a fresh snapshot, off the runtime.
+//! Adds to the findings, round by round and in the order of the peer's lists, what is really to be fetched and offered;
+//! of a side that is not to be moved, a bounded part. Ids whose absence has a known reason are sorted out: they enter
+//! the peer's overlay, or leave it when the reason is gone. Stops early, and says so, when the difference is larger
+//! than one pass takes. Every message works on a fresh snapshot, off the runtime: what is stored meanwhile is no
+//! difference in the ranges that come later, and changes nothing about those that are settled. The overlay is the one
+//! of the beginning; what is entered meanwhile counts in the next reconciliation.
 
 use std::sync::Arc;
 
-use constellation_event::{CanonicalKey, Rejection};
+use constellation_event::CanonicalKey;
 use constellation_eventstore::{
-    Lapse, NewOverlayEntry, Overlay, OverlayReason, SetScope, Store, StoreError, StoredSet,
+    Lapse, NewOverlayEntry, Overlay, SetScope, Store, StoreError, StoredSet,
 };
 use constellation_reconcile::{
     Difference, FrameLimit, Initiator, Item, Overlaid, ReconcileError, Step,
 };
 
-use super::{Transfer, TransferError, off_runtime};
-use crate::ingest::Scope;
+use super::known::sort_known;
+use super::{Findings, Found, Transfer, TransferError, off_runtime};
 use crate::limits::{DIFFERENCE_IDS_MAX, RECONCILE_ROUNDS_MAX};
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::NegReply;
 
-/// What one reconciliation brought to light.
-#[derive(Debug, Clone, Default)]
+/// What one reconciliation brought to light; the ids are in the findings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// Ids to fetch.
-    pub need: Vec<[u8; 32]>,
-    /// Our events to offer.
-    pub have: Vec<Item>,
-    /// More ids that the peer has and we lack: counted and not kept, since they are not to be fetched.
-    pub more_need: u64,
-    /// More events that we have and the peer lacks: counted and not kept, since they are not to be offered.
-    pub more_have: u64,
-    /// Rounds it took.
-    pub rounds: u64,
+    /// How many events the peer has and we lack.
+    pub need: u64,
+    /// How many events we have and the peer lacks.
+    pub have: u64,
     /// Whether the peers' sets were compared to the end.
     pub complete: bool,
     /// Whether the overlay had to be changed, so that only the next reconciliation can tell whether the sets are equal.
@@ -42,43 +39,36 @@ pub struct Reconciled {
 impl Reconciled {
     /// D8: the fingerprints with overlay are equal.
     pub fn is_equal(&self) -> bool {
-        self.complete && !self.overlay_changed && self.need_count() == 0 && self.have_count() == 0
-    }
-
-    /// How many events the peer has and we lack.
-    pub fn need_count(&self) -> u64 {
-        self.need.len() as u64 + self.more_need
-    }
-
-    /// How many events we have and the peer lacks.
-    pub fn have_count(&self) -> u64 {
-        self.have.len() as u64 + self.more_have
+        self.complete && !self.overlay_changed && self.need == 0 && self.have == 0
     }
 }
 
-/// Reconciles once.
+/// Reconciles once, and finishes the findings if it comes to its end.
 ///
 /// Cancel safety: nothing is moved; changes to the overlay are made whole or not at all.
 ///
 /// # Errors
 /// [`TransferError`].
-pub async fn reconcile(transfer: &Transfer) -> Result<Reconciled, TransferError> {
+pub async fn reconcile(
+    transfer: &Transfer,
+    findings: &Findings,
+) -> Result<Reconciled, TransferError> {
     transfer.ingest.sweep().await?;
     let overlay = load_overlay(transfer).await?;
-    let found = converse(transfer, &overlay).await?;
-    let sorted = sort_out(transfer, overlay, found.difference).await?;
+    let outcome = converse(transfer, &overlay, findings).await?;
+    findings.finish();
+    let changes = outcome.changes;
+    let overlay_changed = !changes.enter.is_empty() || !changes.leave.is_empty();
     transfer
         .ingest
-        .change_overlay(&transfer.peer, sorted.enter, sorted.leave)
+        .change_overlay(&transfer.peer, changes.enter, changes.leave)
         .await?;
+    let found = findings.found();
     Ok(Reconciled {
-        need: sorted.need,
-        have: sorted.have,
-        more_need: found.unkept.need,
-        more_have: found.unkept.have,
-        rounds: found.rounds,
-        complete: found.complete,
-        overlay_changed: sorted.changed,
+        need: found.need as u64 + outcome.unkept.need,
+        have: found.have as u64 + outcome.unkept.have,
+        complete: outcome.complete,
+        overlay_changed,
     })
 }
 
@@ -105,17 +95,20 @@ async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError
     Ok(Arc::new(overlay))
 }
 
-/// What a dialogue brought to light.
-struct Found {
-    difference: Difference,
+/// How a dialogue ended.
+struct Conversed {
     unkept: Unkept,
-    rounds: u64,
+    changes: Changes,
     /// Whether it came to its end.
     complete: bool,
 }
 
-async fn converse(transfer: &Transfer, overlay: &Arc<Overlay>) -> Result<Found, TransferError> {
-    let limit = FrameLimit::new(transfer.frame_bytes)
+async fn converse(
+    transfer: &Transfer,
+    overlay: &Arc<Overlay>,
+    findings: &Findings,
+) -> Result<Conversed, TransferError> {
+    let limit = FrameLimit::new(transfer.limits.frame_bytes)
         .map_err(|error| TransferError::Malformed(error.to_string()))?;
     let mut session = Session {
         store: transfer.ingest.store().clone(),
@@ -124,7 +117,7 @@ async fn converse(transfer: &Transfer, overlay: &Arc<Overlay>) -> Result<Found, 
         initiator: Initiator::new(limit),
         difference: Difference::default(),
     };
-    let mut unkept = Unkept::default();
+    let (mut unkept, mut changes) = (Unkept::default(), Changes::default());
     let first;
     (session, first) = off_runtime(move || {
         let first = session.with_set(|set, session| session.initiator.open(set))?;
@@ -136,7 +129,7 @@ async fn converse(transfer: &Transfer, overlay: &Arc<Overlay>) -> Result<Found, 
         .negotiation()
         .map_err(|busy| TransferError::Refused(busy.to_string()))?;
     let mut reply = transfer
-        .step(negotiation.open(&transfer.filter(), &first))
+        .answered(negotiation.open(&transfer.filter(), &first))
         .await?;
     loop {
         let message = answer_of(reply, session.initiator.rounds())?;
@@ -150,25 +143,29 @@ async fn converse(transfer: &Transfer, overlay: &Arc<Overlay>) -> Result<Found, 
         transfer
             .progress
             .send_modify(|progress| progress.rounds += 1);
-        unkept.shed(transfer.fetches, transfer.offers, &mut session.difference);
-        let kept = session.difference.need.len() + session.difference.have.len();
-        let found = |difference, complete| Found {
-            difference,
-            unkept,
-            rounds,
-            complete,
-        };
+        let mut difference = std::mem::take(&mut session.difference);
+        findings.keep_new(&mut difference.need, &mut difference.have);
+        let found = findings.found();
+        unkept.shed(transfer.fetches, transfer.offers, found, &mut difference);
+        let kept = found.need + found.have + difference.need.len() + difference.have.len();
+        let sorting = sort_out(transfer, overlay, findings, difference, &mut changes);
         let next = match step {
-            Step::Done => return Ok(found(session.difference, true)),
-            Step::Continue(_) if kept > DIFFERENCE_IDS_MAX => {
-                return Ok(found(session.difference, false));
+            Step::Continue(next) if kept <= DIFFERENCE_IDS_MAX => next,
+            last => {
+                sorting.await?;
+                return Ok(Conversed {
+                    unkept,
+                    changes,
+                    complete: matches!(last, Step::Done),
+                });
             }
-            Step::Continue(next) => next,
         };
         if rounds >= RECONCILE_ROUNDS_MAX {
             return Err(TransferError::TooManyRounds(rounds));
         }
-        reply = transfer.step(negotiation.message(&next)).await?;
+        // The peer works on the next round while we sort out what the last one told.
+        let asking = transfer.answered(negotiation.message(&next));
+        (reply, ()) = tokio::try_join!(asking, sorting)?;
     }
 }
 
@@ -189,7 +186,7 @@ fn answer_of(reply: NegReply, rounds: u64) -> Result<Vec<u8>, TransferError> {
 }
 
 /// Counts of what is not to be moved, beyond what is kept: else a side that nobody wants would fill the pass, and the
-/// other one would never be seen to its end. (What a cut frame told twice counts twice.)
+/// other one would never be seen to its end.
 #[derive(Debug, Clone, Copy, Default)]
 struct Unkept {
     need: u64,
@@ -197,13 +194,13 @@ struct Unkept {
 }
 
 impl Unkept {
-    fn shed(&mut self, fetches: bool, offers: bool, difference: &mut Difference) {
+    fn shed(&mut self, fetches: bool, offers: bool, found: Found, difference: &mut Difference) {
         const KEPT_MAX: usize = DIFFERENCE_IDS_MAX / 2;
-        if !fetches && difference.need.len() > KEPT_MAX {
+        if !fetches && found.need + difference.need.len() > KEPT_MAX {
             self.need += difference.need.len() as u64;
             difference.need.clear();
         }
-        if !offers && difference.have.len() > KEPT_MAX {
+        if !offers && found.have + difference.have.len() > KEPT_MAX {
             self.have += difference.have.len() as u64;
             difference.have.clear();
         }
@@ -249,93 +246,52 @@ impl Session {
     }
 }
 
-/// A difference after what has a known reason is taken out.
-struct SortedOut {
-    need: Vec<[u8; 32]>,
-    have: Vec<Item>,
+/// What is to be changed in the peer's overlay.
+#[derive(Debug, Default)]
+struct Changes {
     enter: Vec<NewOverlayEntry>,
     leave: Vec<CanonicalKey>,
-    changed: bool,
 }
 
+/// Adds a part of the difference to the findings, less what has a known reason.
 async fn sort_out(
     transfer: &Transfer,
-    overlay: Arc<Overlay>,
-    mut difference: Difference,
-) -> Result<SortedOut, TransferError> {
-    let store = transfer.ingest.store().clone();
-    let scope = Arc::clone(&transfer.scope);
-    let now = transfer.clock.unix_seconds();
-    off_runtime(move || {
-        difference.sort_dedup();
-        let mut sorted = SortedOut {
-            need: Vec::new(),
-            have: Vec::new(),
-            enter: Vec::new(),
-            leave: Vec::new(),
-            changed: false,
-        };
-        for items in difference.need.chunks(1_000) {
-            sort_needs(&store, &scope, now, items, &mut sorted)?;
-        }
-        for item in difference.have {
-            if overlay.reasons.contains_key(&item.id) {
-                // We counted it as the peer's, but the peer does not have it (any more).
-                sorted.leave.push(CanonicalKey {
-                    created_at: item.timestamp,
-                    id: item.id,
-                });
-            } else {
-                sorted.have.push(item);
-            }
-        }
-        sorted.changed = !sorted.enter.is_empty() || !sorted.leave.is_empty();
-        Ok(sorted)
-    })
-    .await
-}
-
-fn sort_needs(
-    store: &Store,
-    scope: &Scope,
-    now: u64,
-    ids: &[[u8; 32]],
-    sorted: &mut SortedOut,
+    overlay: &Overlay,
+    findings: &Findings,
+    difference: Difference,
+    changes: &mut Changes,
 ) -> Result<(), TransferError> {
-    let snapshot = store.snapshot()?;
-    let covers = |kind: u16, author: &[u8; 32]| scope.covers(kind, author);
-    let lapse = Lapse {
-        now,
-        covers: &covers,
-    };
-    for id in ids {
-        if let Some(record) = snapshot.by_id(id)? {
-            let key = CanonicalKey {
-                created_at: record.created_at(),
-                id: *id,
-            };
-            if record.is_shared() {
-                // Taken out of our set because the peer once refused it, or stored a moment ago: it is on both sides.
-                sorted.leave.push(key);
-            } else {
-                sorted.enter.push(NewOverlayEntry {
-                    key,
-                    reason: OverlayReason::Refused(Rejection::Protected),
-                    kind: Some(record.kind()),
-                    expires_at: None,
-                });
-            }
-        } else if let Some(refusal) = snapshot.standing_refusal(id, &lapse)? {
-            sorted.enter.push(NewOverlayEntry {
-                key: refusal.key,
-                reason: OverlayReason::Refused(refusal.reason),
-                kind: None,
-                expires_at: None,
+    let Difference { need, mut have } = difference;
+    have.retain(|item: &Item| {
+        let is_ours = !overlay.reasons.contains_key(&item.id);
+        if !is_ours {
+            // We counted it as the peer's, but the peer does not have it (any more).
+            changes.leave.push(CanonicalKey {
+                created_at: item.timestamp,
+                id: item.id,
             });
-        } else {
-            sorted.need.push(*id);
         }
+        is_ours
+    });
+    let mut missing = Vec::new();
+    if !need.is_empty() {
+        let store = transfer.ingest.store().clone();
+        let scope = Arc::clone(&transfer.scope);
+        let now = transfer.clock.unix_seconds();
+        let sorted = off_runtime(move || sort_known(&store, &scope, now, &need)).await?;
+        changes.enter.extend(sorted.enter);
+        changes.leave.extend(sorted.leave);
+        missing = sorted.missing;
     }
+    transfer.progress.send_modify(|progress| {
+        if transfer.fetches {
+            progress.need += missing.len() as u64;
+        }
+        if transfer.offers {
+            progress.have += have.len() as u64;
+        }
+    });
+    findings.add(&missing, &have);
     Ok(())
 }
 
@@ -350,15 +306,19 @@ mod tests {
             id: [1; 32],
         };
         let mut difference = Difference {
-            have: vec![item; DIFFERENCE_IDS_MAX],
-            need: vec![[2; 32]; DIFFERENCE_IDS_MAX],
+            have: vec![item; 3],
+            need: vec![[2; 32]; 3],
+        };
+        let found = Found {
+            need: DIFFERENCE_IDS_MAX / 2,
+            have: DIFFERENCE_IDS_MAX / 2,
+            over: false,
         };
         let mut unkept = Unkept::default();
-        unkept.shed(true, false, &mut difference);
-        assert_eq!((unkept.need, unkept.have), (0, DIFFERENCE_IDS_MAX as u64));
-        assert_eq!(
-            (difference.need.len(), difference.have.len()),
-            (DIFFERENCE_IDS_MAX, 0)
-        );
+        unkept.shed(true, false, found, &mut difference);
+        assert_eq!((unkept.need, unkept.have), (0, 3));
+        assert_eq!((difference.need.len(), difference.have.len()), (3, 0));
+        unkept.shed(false, false, Found::default(), &mut difference);
+        assert_eq!(difference.need.len(), 3, "a bounded part is kept");
     }
 }

@@ -22,8 +22,6 @@ pub struct Unresolved {
 /// Counts of one exchange. Everything adds up over its passes, but `need` and `have`.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// Rounds of reconciling.
-    pub rounds: u64,
     /// Events that came.
     pub downloaded: u64,
     /// Events that are in our store because of this exchange.
@@ -40,6 +38,8 @@ pub struct Tally {
     pub by_kind: BTreeMap<u16, u64>,
     /// Authors of stored events.
     pub authors: HashSet<[u8; 32]>,
+    /// Ids that another exchange of the run brought, so that they needed no fetching from this peer.
+    pub brought_by_others: u64,
     /// Ids that the peer refused for the moment: not offered again in this exchange.
     pub held_back: HashSet<[u8; 32]>,
     unresolved: BTreeMap<String, (HashSet<[u8; 32]>, u64)>,

@@ -1,107 +1,265 @@
-//! Offering events: many in flight, every OK read, counted by its prefix, and remembered.
+//! Offering events: many under way, every OK read as it comes, counted by its prefix, and remembered.
 //!
 //! An event counts as uploaded only when the peer says `OK true`, or that it is a duplicate. What the peer refuses
-//! enters its overlay for a while, unless the refusal is a matter of the moment (too fast, not logged in).
-//! Bounded: events in flight. Worst case: a peer that never answers costs one step deadline.
+//! enters its overlay for a while, unless the refusal is a matter of the moment: `rate-limited:` makes a pause, and
+//! the event is offered again, a bounded number of times. How many are under way follows from the delay of OKs, so
+//! neither the round trip nor a slow peer matters. Takes findings in their order while they grow. Bounded: events and
+//! bytes under way and read ahead, attempts, pauses. Worst case: a peer that never answers costs one step deadline.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use constellation_event::CanonicalKey;
 use constellation_eventstore::{NewOverlayEntry, OverlayReason};
 use constellation_reconcile::Item;
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, sleep_until};
 
-use super::{Tally, Transfer, TransferError, off_runtime};
-use crate::limits::{ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, POLICY_REMEMBERED, UPLOADS_IN_FLIGHT};
+use super::memory::Memory;
+use super::window::Window;
+use super::{Findings, Tally, Transfer, TransferError, off_runtime};
+use crate::limits::{
+    ANSWER_LATE, ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, OFFERED_MAX, PAUSE_FIRST, PAUSE_MAX,
+    PAUSES_MAX, POLICY_REMEMBERED, UPLOAD_BYTES_IN_FLIGHT, UPLOADS_FIRST, UPLOADS_IN_FLIGHT,
+    UPLOADS_LEAST,
+};
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Publication, PublishError};
 
-/// Events read from the store at a time.
-const READ_AT_ONCE: usize = 256;
-const READ_BYTES_AT_ONCE: usize = 4 << 20;
+/// Events read from the store at a time, and their bytes.
+const READ_AT_ONCE: usize = 1_000;
+const READ_BYTES_AT_ONCE: usize = 2 << 20;
 
-/// Offers our events and adds to `tally` what the peer answered.
+/// Offers what is found until nothing more will be, and counts what the peer answered.
 ///
 /// Cancel safety: what the peer took it has; the tally may then miss the last answers.
 ///
 /// # Errors
 /// [`TransferError`]; what was counted before stays counted.
-pub async fn upload(
+pub(super) async fn upload(
     transfer: &Transfer,
-    items: &[Item],
-    tally: &mut Tally,
+    findings: &Findings,
+    tally: &Mutex<&mut Tally>,
 ) -> Result<(), TransferError> {
-    let mut rest = items;
-    while !rest.is_empty() {
-        let (events, taken) = read(transfer, rest).await?;
-        rest = &rest[taken..];
-        // A relay hangs up on a message over its limit: such an event would cost all that come after it, in every run.
-        let (events, too_large): (Vec<Event>, Vec<Event>) =
-            events.into_iter().partition(|event| fits(transfer, event));
-        for event in too_large {
-            tally.hold_back(event.key.id, "larger than the messages that the peer takes");
-        }
-        let mut waiting = events.iter();
-        let mut answers = FuturesUnordered::new();
-        let mut enter = Vec::new();
-        let mut failed = None;
-        loop {
-            while answers.len() < UPLOADS_IN_FLIGHT {
-                match waiting.next() {
-                    Some(event) => answers.push(offer(transfer, event)),
-                    None => break,
-                }
-            }
-            let Some(answer) = answers.next().await else {
-                break;
-            };
-            transfer
-                .progress
-                .send_modify(|progress| progress.uploaded += 1);
-            match answer {
-                Ok((event, publication)) => {
-                    enter.extend(count(
-                        tally,
-                        event,
-                        &publication,
-                        transfer.clock.unix_seconds(),
-                    ));
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        transfer
-            .ingest
-            .change_overlay(&transfer.peer, enter, Vec::new())
-            .await?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-    }
-    Ok(())
+    let mut upload = Upload {
+        transfer,
+        findings,
+        tally,
+        window: Window::new(UPLOADS_FIRST, UPLOADS_LEAST, UPLOADS_IN_FLIGHT, ANSWER_LATE),
+        next: 0,
+        reading: FuturesUnordered::new(),
+        waiting: VecDeque::new(),
+        answers: FuturesUnordered::new(),
+        bytes: 0,
+        pause: Duration::ZERO,
+        pauses: 0,
+        paused_until: None,
+        memory: Memory::new(transfer),
+    };
+    let ended = upload.run().await;
+    let remembered = upload.memory.written().await;
+    ended.and(remembered)
 }
 
-fn fits(transfer: &Transfer, event: &Event) -> bool {
-    transfer
-        .message_bytes_max
-        .is_none_or(|bytes| event.json.len() + EVENT_ENVELOPE_BYTES <= bytes)
+struct Upload<'t, 'c> {
+    transfer: &'t Transfer,
+    findings: &'t Findings,
+    tally: &'t Mutex<&'c mut Tally>,
+    window: Window,
+    /// Place of the next event that was not read yet.
+    next: usize,
+    /// One at most.
+    reading: FuturesUnordered<BoxFuture<'t, Result<Read, TransferError>>>,
+    waiting: VecDeque<Offer>,
+    answers: FuturesUnordered<BoxFuture<'t, (Offer, Result<Publication, TransferError>)>>,
+    /// Bytes under way.
+    bytes: usize,
+    pause: Duration,
+    /// Pauses since the peer last took something.
+    pauses: u32,
+    paused_until: Option<Instant>,
+    memory: Memory<'t>,
 }
 
-struct Event {
+/// What was read: events, and how many items they were read for.
+struct Read {
+    offers: Vec<Offer>,
+    items: usize,
+}
+
+struct Offer {
     key: CanonicalKey,
     kind: u16,
     json: String,
+    /// How often it was offered before.
+    offered: u8,
+    since: Instant,
 }
 
+impl<'c> Upload<'_, 'c> {
+    fn tally(&self) -> MutexGuard<'_, &'c mut Tally> {
+        // Counting does not panic, and numbers are whole after every line of it.
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(&mut self) -> Result<(), TransferError> {
+        let mut found = self.findings.watch();
+        loop {
+            let now = Instant::now();
+            self.read_ahead();
+            self.offer(now);
+            if self.is_done() {
+                return Ok(());
+            }
+            let paused = self.paused_until.filter(|until| *until > now);
+            tokio::select! {
+                biased;
+                Some((offer, answer)) = self.answers.next() => {
+                    self.take(offer, &answer?);
+                    while let Some(Some((offer, answer))) = self.answers.next().now_or_never() {
+                        self.take(offer, &answer?);
+                    }
+                }
+                Some(read) = self.reading.next() => self.take_read(read?),
+                written = self.memory.written(), if !self.memory.is_idle() => written?,
+                Ok(()) = found.changed() => {}
+                () = sleep_until(paused.unwrap_or(now)), if paused.is_some() => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let found = self.findings.found();
+        found.over
+            && self.next >= found.have
+            && self.reading.is_empty()
+            && self.waiting.is_empty()
+            && self.answers.is_empty()
+    }
+
+    /// Reads the next events while those before them are under way.
+    fn read_ahead(&mut self) {
+        if !self.reading.is_empty() || self.waiting.len() >= READ_AT_ONCE {
+            return;
+        }
+        let items = self.findings.haves(self.next, READ_AT_ONCE);
+        if items.is_empty() {
+            return;
+        }
+        let transfer = self.transfer;
+        self.reading
+            .push(Box::pin(async move { read(transfer, items).await }));
+    }
+
+    fn take_read(&mut self, read: Read) {
+        self.next += read.items;
+        let gives_up = self.gives_up();
+        for offer in read.offers {
+            let (id, mut tally) = (offer.key.id, self.tally());
+            if tally.held_back.contains(&id) {
+                continue;
+            }
+            // A relay hangs up on a message over its limit: such an event would cost all that come after it, in
+            // every run.
+            let limit = self.transfer.limits.message_bytes_max;
+            if limit.is_some_and(|bytes| offer.json.len() + EVENT_ENVELOPE_BYTES > bytes) {
+                tally.hold_back(id, "larger than the messages that the peer takes");
+            } else if gives_up {
+                tally.hold_back(id, NOT_OFFERED);
+            } else {
+                drop(tally);
+                self.waiting.push_back(offer);
+            }
+        }
+    }
+
+    fn offer(&mut self, now: Instant) {
+        if self.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        while self.answers.len() < self.window.size()
+            && (self.bytes < UPLOAD_BYTES_IN_FLIGHT || self.answers.is_empty())
+            && let Some(mut offer) = self.waiting.pop_front()
+        {
+            offer.since = now;
+            self.bytes += offer.json.len();
+            self.answers.push(Box::pin(publish(self.transfer, offer)));
+        }
+    }
+
+    fn take(&mut self, offer: Offer, publication: &Publication) {
+        let now = Instant::now();
+        // Of those that were on their way together.
+        let full = self.answers.len() + 1 >= self.window.size() / 2;
+        self.bytes -= offer.json.len();
+        let delay = now.saturating_duration_since(offer.since);
+        if publication.prefix == ReasonPrefix::RateLimited && !publication.accepted {
+            return self.slow_down(offer, now);
+        }
+        self.window.answered(1, delay, full, now);
+        self.transfer
+            .progress
+            .send_modify(|progress| progress.uploaded += 1);
+        if publication.accepted || publication.prefix == ReasonPrefix::Duplicate {
+            (self.pause, self.pauses) = (Duration::ZERO, 0);
+            self.tally().uploaded += 1;
+        } else {
+            let now = self.transfer.clock.unix_seconds();
+            let entry = refused(&mut self.tally(), &offer, publication, now);
+            self.memory.enter(entry);
+        }
+    }
+
+    /// The peer says that this was too fast: a pause, fewer at a time, and the event once more.
+    fn slow_down(&mut self, mut offer: Offer, now: Instant) {
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+            self.paused_until = Some(now + self.pause);
+            self.pauses += 1;
+            self.window.shrink(now);
+        }
+        offer.offered += 1;
+        if offer.offered < OFFERED_MAX && !self.gives_up() {
+            // First in the line: then few are refused more than once.
+            self.waiting.push_front(offer);
+            return;
+        }
+        self.transfer
+            .progress
+            .send_modify(|progress| progress.uploaded += 1);
+        let mut tally = self.tally();
+        *tally
+            .refused_by_peer
+            .entry(ReasonPrefix::RateLimited)
+            .or_default() += 1;
+        let why = format!("refused by the peer: {}", ReasonPrefix::RateLimited);
+        tally.hold_back(offer.key.id, &why);
+        drop(tally);
+        if self.gives_up() {
+            for offer in std::mem::take(&mut self.waiting) {
+                self.tally().hold_back(offer.key.id, NOT_OFFERED);
+            }
+        }
+    }
+
+    /// Pause after pause it took nothing: the rest is for the next run.
+    fn gives_up(&self) -> bool {
+        self.pauses > PAUSES_MAX
+    }
+}
+
+const NOT_OFFERED: &str = "not offered: the peer limits the rate";
+
 /// Reads the next events, up to a bound of bytes. Those that are gone meanwhile need no upload.
-async fn read(transfer: &Transfer, items: &[Item]) -> Result<(Vec<Event>, usize), TransferError> {
+async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferError> {
     let store = transfer.ingest.store().clone();
-    let items: Vec<Item> = items.iter().take(READ_AT_ONCE).copied().collect();
+    let since = Instant::now();
     off_runtime(move || {
         let snapshot = store.snapshot()?;
-        let mut events = Vec::with_capacity(items.len());
+        let mut offers = Vec::with_capacity(items.len());
         let mut bytes = 0;
         let mut taken = 0;
         for item in items {
@@ -110,60 +268,62 @@ async fn read(transfer: &Transfer, items: &[Item]) -> Result<(Vec<Event>, usize)
                 continue;
             };
             bytes += record.json().len();
-            events.push(Event {
+            offers.push(Offer {
                 key: CanonicalKey {
                     created_at: item.timestamp,
                     id: item.id,
                 },
                 kind: record.kind(),
                 json: record.json().to_owned(),
+                offered: 0,
+                since,
             });
             if bytes >= READ_BYTES_AT_ONCE {
                 break;
             }
         }
-        Ok((events, taken))
+        Ok(Read {
+            offers,
+            items: taken,
+        })
     })
     .await
 }
 
-async fn offer<'e>(
-    transfer: &Transfer,
-    event: &'e Event,
-) -> Result<(&'e Event, Publication), TransferError> {
-    let answered = async {
-        match transfer
-            .conversation
-            .publish(event.key.id, &event.json)
-            .await
-        {
-            Ok(pending) => pending.await,
-            Err(PublishError::Conversation(error)) => Err(error),
-            // One exchange uploads over one conversation, each event once, below the conversation's bound.
-            Err(PublishError::AlreadyInFlight | PublishError::TooManyInFlight) => {
-                Err(ConversationError::Finished)
-            }
-        }
+async fn publish(transfer: &Transfer, offer: Offer) -> (Offer, Result<Publication, TransferError>) {
+    let answer = async {
+        let queued = transfer.conversation.publish(offer.key.id, &offer.json);
+        let pending = transfer.in_time(queued).await?;
+        transfer.answered(pending).await
     };
-    Ok((event, transfer.step(answered).await?))
+    let answer = answer.await;
+    (offer, answer)
 }
 
-fn count(
+impl From<PublishError> for TransferError {
+    fn from(error: PublishError) -> Self {
+        Self::Conversation(match error {
+            PublishError::Conversation(error) => error,
+            // One exchange uploads over one conversation, each event once at a time, below the conversation's bound.
+            PublishError::AlreadyInFlight | PublishError::TooManyInFlight => {
+                ConversationError::Finished
+            }
+        })
+    }
+}
+
+/// Counts a refusal; gives what is to be remembered of it.
+fn refused(
     tally: &mut Tally,
-    event: &Event,
+    offer: &Offer,
     publication: &Publication,
     now: u64,
 ) -> Option<NewOverlayEntry> {
-    if publication.accepted || publication.prefix == ReasonPrefix::Duplicate {
-        tally.uploaded += 1;
-        return None;
-    }
     *tally.refused_by_peer.entry(publication.prefix).or_default() += 1;
-    if is_momentary(publication.prefix) {
-        tally.hold_back(
-            event.key.id,
-            &format!("refused by the peer: {}", publication.prefix),
-        );
+    // It says nothing about the event: it is offered again in the next run.
+    if publication.prefix == ReasonPrefix::AuthRequired {
+        let why = format!("refused by the peer: {}", publication.prefix);
+        tally.hold_back(offer.key.id, &why);
         return None;
     }
     let remembered = match publication.prefix {
@@ -172,17 +332,9 @@ fn count(
         _ => POLICY_REMEMBERED,
     };
     Some(NewOverlayEntry {
-        key: event.key,
+        key: offer.key,
         reason: OverlayReason::RefusedBy(publication.prefix.code()),
-        kind: Some(event.kind),
+        kind: Some(offer.kind),
         expires_at: Some(now + remembered.as_secs()),
     })
-}
-
-/// Refusals that say nothing about the event: it is offered again in the next run.
-fn is_momentary(prefix: ReasonPrefix) -> bool {
-    matches!(
-        prefix,
-        ReasonPrefix::RateLimited | ReasonPrefix::AuthRequired
-    )
 }

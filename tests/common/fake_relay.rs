@@ -4,11 +4,12 @@
 //! and after the WebSocket handshake. [`FakeRelay::scripted`] is a relay that does what NIP-01 and NIP-77 ask, but
 //! for what its [`Script`] says. A relay ends when it is dropped, and its connections with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use constellation::protocol::websocket::{Message, Role, SocketLimits, TextSocket, accept};
@@ -16,7 +17,7 @@ use constellation::protocol::{ClientMessage, hex, relay_message};
 use constellation::tasks::TaskGroup;
 use constellation_reconcile::{FrameLimit, Item, VecSet, respond};
 use http::{Request, Response, StatusCode};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
@@ -75,8 +76,19 @@ impl FakeRelay {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::informed(None, serve)
+    }
+
+    /// The same; whoever asks for NIP-11 gets this document.
+    fn informed<F>(
+        information: Option<&'static str>,
+        serve: impl Fn(Stream) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let serve: Serve<Stream> = Arc::new(move |stream| Box::pin(serve(stream)));
-        Self::tcp(move |stream| shake_hands(stream, Arc::clone(&serve)))
+        Self::tcp(move |stream| shake_hands(stream, information, Arc::clone(&serve)))
     }
 
     /// Hands over each WebSocket.
@@ -92,15 +104,22 @@ impl FakeRelay {
 
     /// A relay that does what is asked, but for what the script says.
     pub(crate) fn scripted(script: Script) -> (Self, Arc<Played>) {
+        let information = script.information;
+        let limits = SocketLimits {
+            message_bytes_max: script
+                .message_bytes_max
+                .unwrap_or(SocketLimits::default().message_bytes_max),
+        };
         let played = Arc::new(Played {
             script: Mutex::new(script),
             ..Played::default()
         });
         let shared = Arc::clone(&played);
-        (
-            Self::sockets(move |socket| play(socket, Arc::clone(&shared))),
-            played,
-        )
+        let relay = Self::informed(information, move |stream| {
+            let socket = TextSocket::over(stream, Role::Server, limits);
+            play(socket.expect("valid options"), Arc::clone(&shared))
+        });
+        (relay, played)
     }
 
     /// `ws://127.0.0.1:…`
@@ -117,7 +136,7 @@ impl Drop for FakeRelay {
     }
 }
 
-async fn shake_hands(stream: TcpStream, serve: Serve<Stream>) {
+async fn shake_hands(stream: TcpStream, information: Option<&'static str>, serve: Serve<Stream>) {
     let (opened, opening) = tokio::sync::oneshot::channel();
     let opened = Mutex::new(Some(opened));
     let answer = service_fn(|mut request: Request<Incoming>| {
@@ -127,12 +146,16 @@ async fn shake_hands(stream: TcpStream, serve: Serve<Stream>) {
                 if let Some(opened) = opened.lock().expect("not poisoned").take() {
                     drop(opened.send(upgraded));
                 }
-                response
+                response.map(|_| Full::default())
             }
-            Err(_) => Response::builder()
-                .status(StatusCode::NOT_FOUND)
-                .body(Empty::<Bytes>::new())
-                .expect("a response"),
+            Err(_) => {
+                let status = information.map_or(StatusCode::NOT_FOUND, |_| StatusCode::OK);
+                Response::builder()
+                    .status(status)
+                    .header("content-type", "application/nostr+json")
+                    .body(Full::<Bytes>::from(information.unwrap_or_default()))
+                    .expect("a response")
+            }
         };
         async move { Ok::<_, Infallible>(response) }
     });
@@ -173,6 +196,12 @@ pub(crate) enum Delivery {
     Whole,
     /// So many of each REQ, then nothing more.
     StopsAfter(usize),
+    /// So many in all, then nothing more.
+    Stalls(usize),
+    /// So many of each REQ, then EOSE.
+    Capped(usize),
+    /// What it has of them, one in so much time.
+    Slow(Duration),
     /// What it has of them, then notes that nobody asked for, without end.
     Endless,
 }
@@ -187,8 +216,19 @@ pub(crate) enum Publishing {
     Forgets,
     /// Refuses it with this reason.
     Refuses(&'static str),
+    /// Refuses so many as too fast, then keeps.
+    Limits(usize),
     /// Says nothing.
     Silent,
+}
+
+/// How a scripted relay refuses a REQ beyond those it bears.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Crowded {
+    /// By CLOSED with this reason.
+    Closed(&'static str),
+    /// By a notice that does not say which REQ it is about.
+    Notice(&'static str),
 }
 
 /// A relay's part.
@@ -199,6 +239,12 @@ pub(crate) struct Script {
     pub(crate) negentropy: Negentropy,
     pub(crate) delivery: Delivery,
     pub(crate) publishing: Publishing,
+    /// Its NIP-11 document.
+    pub(crate) information: Option<&'static str>,
+    /// The largest message that it reads.
+    pub(crate) message_bytes_max: Option<usize>,
+    /// REQs that it bears at a time, and how it refuses others.
+    pub(crate) crowded: Option<(usize, Crowded)>,
 }
 
 impl Script {
@@ -233,6 +279,7 @@ pub(crate) struct Played {
     script: Mutex<Script>,
     requested: Mutex<Vec<String>>,
     offered: Mutex<Vec<String>>,
+    delivered: Mutex<Vec<String>>,
 }
 
 impl Played {
@@ -244,6 +291,16 @@ impl Played {
     /// The ids of the events that were offered since the last call.
     pub(crate) fn take_offered(&self) -> Vec<String> {
         std::mem::take(&mut self.offered.lock().expect("not poisoned"))
+    }
+
+    /// The ids of the events that were delivered since the last call.
+    pub(crate) fn take_delivered(&self) -> Vec<String> {
+        std::mem::take(&mut self.delivered.lock().expect("not poisoned"))
+    }
+
+    /// How many events were delivered since they were last taken.
+    pub(crate) fn delivered(&self) -> usize {
+        self.delivered.lock().expect("not poisoned").len()
     }
 
     /// Whether it holds the event now.
@@ -293,8 +350,16 @@ impl Played {
             Publishing::Refuses(reason) => {
                 return Some(relay_message::encode_ok(&id, false, reason));
             }
+            Publishing::Limits(more) if more > 0 => {
+                script.publishing = Publishing::Limits(more - 1);
+                return Some(relay_message::encode_ok(
+                    &id,
+                    false,
+                    "rate-limited: slow down",
+                ));
+            }
             Publishing::Forgets => {}
-            Publishing::Keeps => {
+            Publishing::Keeps | Publishing::Limits(_) => {
                 let timestamp = json["created_at"].as_u64().expect("a time");
                 script.listed.push(Item { timestamp, id });
                 script.delivered.insert(id, event.to_owned());
@@ -303,7 +368,7 @@ impl Played {
         Some(relay_message::encode_ok(&id, true, ""))
     }
 
-    /// The events asked for, and what is to follow them.
+    /// What is said to a REQ, and what is to follow it.
     fn deliver(&self, subscription: &str, text: &str) -> (Vec<String>, Delivery) {
         let request: Value = serde_json::from_str(text).expect("JSON");
         let ids = request[2]["ids"].as_array().cloned().unwrap_or_default();
@@ -315,24 +380,57 @@ impl Played {
             .lock()
             .expect("not poisoned")
             .extend(ids.iter().cloned());
-        let script = self.script.lock().expect("not poisoned");
-        let mut replies: Vec<String> = ids
-            .iter()
-            .filter_map(|id| script.delivered.get(&hex::decode_array(id).expect("an id")))
-            .map(|json| relay_message::encode_event(subscription, json))
+        let mut script = self.script.lock().expect("not poisoned");
+        let mut found: Vec<(String, String)> = ids
+            .into_iter()
+            .filter_map(|id| {
+                let json = script
+                    .delivered
+                    .get(&hex::decode_array(&id).expect("an id"))?;
+                Some((relay_message::encode_event(subscription, json), id))
+            })
             .collect();
-        match script.delivery {
-            Delivery::Whole => replies.push(relay_message::encode_end_of_stored(subscription)),
-            Delivery::StopsAfter(events) => replies.truncate(events),
-            Delivery::Endless => {}
+        let delivery = script.delivery;
+        let ends = match delivery {
+            Delivery::Whole | Delivery::Slow(_) => true,
+            Delivery::Endless => false,
+            Delivery::StopsAfter(events) => {
+                found.truncate(events);
+                false
+            }
+            Delivery::Stalls(events) => {
+                found.truncate(events);
+                script.delivery = Delivery::Stalls(events - found.len());
+                false
+            }
+            Delivery::Capped(events) => {
+                found.truncate(events);
+                true
+            }
+        };
+        let (mut replies, ids): (Vec<String>, Vec<String>) = found.into_iter().unzip();
+        self.delivered.lock().expect("not poisoned").extend(ids);
+        if ends {
+            replies.push(relay_message::encode_end_of_stored(subscription));
         }
-        (replies, script.delivery)
+        (replies, delivery)
+    }
+
+    /// What is said to a REQ while so many are open, if it is one too many.
+    fn refuse(&self, subscription: &str, open: usize) -> Option<String> {
+        let script = self.script.lock().expect("not poisoned");
+        let (most, how) = script.crowded?;
+        (open >= most).then(|| match how {
+            Crowded::Closed(reason) => relay_message::encode_closed(subscription, reason),
+            Crowded::Notice(text) => relay_message::encode_notice(text),
+        })
     }
 }
 
 /// Serves one connection.
 async fn play(mut socket: TextSocket, played: Arc<Played>) {
     let mut round = 0;
+    let mut open: HashSet<String> = HashSet::new();
     while let Ok(Some(Message::Text(text))) = socket.recv().await {
         let text = text.as_str();
         let replies = match ClientMessage::parse(text, 20).expect("a message of NIP-01 or NIP-77") {
@@ -349,11 +447,27 @@ async fn play(mut socket: TextSocket, played: Arc<Played>) {
                 .into_iter()
                 .collect(),
             ClientMessage::Event(event) => played.publish(event).into_iter().collect(),
+            ClientMessage::Close { subscription } => {
+                open.remove(subscription.as_ref());
+                Vec::new()
+            }
             ClientMessage::Request { subscription, .. } => {
+                if let Some(refusal) = played.refuse(&subscription, open.len()) {
+                    drop(socket.send(refusal).await);
+                    continue;
+                }
+                open.insert(subscription.to_string());
                 let (replies, delivery) = played.deliver(&subscription, text);
                 if matches!(delivery, Delivery::Endless) {
                     drop(socket.send_all(replies).await);
                     return endless_events(&mut socket, &subscription).await;
+                }
+                if let Delivery::Slow(pace) = delivery {
+                    for reply in &replies {
+                        tokio::time::sleep(pace).await;
+                        drop(socket.send(reply.clone()).await);
+                    }
+                    continue;
                 }
                 replies
             }

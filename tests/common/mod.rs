@@ -5,7 +5,9 @@
 //! fixed time: conditions are waited for, each under a deadline. No suite uses all of it.
 #![allow(dead_code)] // each suite uses its part
 
+pub(crate) mod delay;
 pub(crate) mod fake_relay;
+pub(crate) mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};

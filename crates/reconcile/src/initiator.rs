@@ -148,7 +148,8 @@ impl Initiator {
     }
 }
 
-/// Adds to the difference what a range of ours and the peer's ids of it do not share.
+/// Adds to the difference what a range of ours and the peer's ids of it do not share: ids to fetch in the order in
+/// which the peer lists them, which is that of time if it is honest.
 fn tell_apart<S: SortedSet + ?Sized>(
     set: &S,
     lower: &Bound,
@@ -156,18 +157,21 @@ fn tell_apart<S: SortedSet + ?Sized>(
     theirs: &[Id],
     difference: &mut Difference,
 ) -> Result<(), S::Error> {
-    let mut theirs: Vec<&Id> = theirs.iter().collect();
-    theirs.sort_unstable();
-    theirs.dedup();
-    let mut shared = vec![false; theirs.len()];
+    let mut by_id: Vec<usize> = (0..theirs.len()).collect();
+    by_id.sort_unstable_by_key(|place| (&theirs[*place], *place));
+    by_id.dedup_by_key(|place| &theirs[*place]);
+    let mut missing = vec![false; theirs.len()];
+    for place in &by_id {
+        missing[*place] = true;
+    }
     set.scan(lower, upper, &mut |item| {
-        match theirs.binary_search(&&item.id) {
-            Ok(at) => shared[at] = true,
+        match by_id.binary_search_by_key(&&item.id, |place| &theirs[*place]) {
+            Ok(at) => missing[by_id[at]] = false,
             Err(_) => difference.have.push(item),
         }
         ControlFlow::Continue(())
     })?;
-    let missing = theirs.into_iter().zip(shared).filter(|(_, shared)| !shared);
+    let missing = theirs.iter().zip(missing).filter(|(_, missing)| *missing);
     difference.need.extend(missing.map(|(id, _)| *id));
     Ok(())
 }

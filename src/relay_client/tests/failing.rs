@@ -189,5 +189,6 @@ async fn what_a_relay_says_is_kept_only_in_part() {
     assert_eq!(conversation.challenge().as_deref(), Some("short"));
     let notices = conversation.notices();
     assert_eq!(notices.len(), 16);
+    assert_eq!(*conversation.notices_heard().borrow(), 100);
     assert!(notices[15].starts_with("99 ") && notices[15].chars().count() == 512);
 }

@@ -1,0 +1,118 @@
+//! One REQ for ids: what it still misses, and the wait for what it brings.
+//!
+//! Takes ids in the order in which they are wanted; gives events as they come, as many as have queued, and one end.
+//! Invariant: an event leaves `missing` once. Waits are under the exchange's pulse; dropping it tells the peer CLOSE.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Transfer, TransferError};
+use crate::protocol::ReasonPrefix;
+use crate::relay_client::{ConversationError, Request, RequestEnd};
+
+/// Events taken from a request at a time.
+const EVENTS_PER_BATCH: usize = 512;
+
+/// An id that is to be asked for, and how often it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) id: [u8; 32],
+    pub(super) asked: u8,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    pub(super) since: Instant,
+    /// Ids whose events have not come, and how often each was asked for before.
+    pub(super) missing: HashMap<[u8; 32], u8>,
+    pub(super) ids: Vec<[u8; 32]>,
+    request: Option<Request>,
+    withdrawn: CancellationToken,
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The peer has sent all that it will.
+    Whole,
+    /// The peer refused it or broke it off.
+    Closed { prefix: ReasonPrefix, text: String },
+    /// We gave it up.
+    Withdrawn,
+}
+
+/// What a request brought.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) events: Vec<Bytes>,
+    pub(super) end: Option<End>,
+}
+
+impl Asked {
+    pub(super) fn new(number: u64, wanted: &[Wanted], withdrawn: CancellationToken) -> Self {
+        Self {
+            number,
+            since: Instant::now(),
+            missing: wanted
+                .iter()
+                .map(|wanted| (wanted.id, wanted.asked))
+                .collect(),
+            ids: wanted.iter().map(|wanted| wanted.id).collect(),
+            request: None,
+            withdrawn,
+        }
+    }
+
+    /// Asks, the first time; then waits for what comes next.
+    pub(super) async fn listen(
+        mut self,
+        transfer: &Transfer,
+    ) -> (Self, Result<News, TransferError>) {
+        let mut events = Vec::new();
+        let withdrawn = self.withdrawn.clone();
+        let end = withdrawn
+            .run_until_cancelled(self.next(transfer, &mut events))
+            .await;
+        let news = match end {
+            None => Ok(Some(End::Withdrawn)),
+            // What came before the connection broke is stored first; the next call says that it broke.
+            Some(Err(_)) if !events.is_empty() => Ok(None),
+            Some(end) => end,
+        };
+        (self, news.map(|end| News { events, end }))
+    }
+
+    async fn next(
+        &mut self,
+        transfer: &Transfer,
+        events: &mut Vec<Bytes>,
+    ) -> Result<Option<End>, TransferError> {
+        let request = match self.request.as_mut() {
+            Some(request) => request,
+            None => {
+                let request = transfer
+                    .in_time(transfer.conversation.fetch(&self.ids))
+                    .await?;
+                self.request.insert(request)
+            }
+        };
+        let next = async {
+            let end = request.next_batch(events, EVENTS_PER_BATCH).await?;
+            Ok::<_, ConversationError>(end)
+        };
+        Ok(transfer.answered(next).await?.map(|end| match end {
+            RequestEnd::EndOfStored => End::Whole,
+            RequestEnd::Closed { prefix, text } => End::Closed { prefix, text },
+        }))
+    }
+
+    /// Ids whose events have come.
+    pub(super) fn delivered(&self) -> usize {
+        self.ids.len() - self.missing.len()
+    }
+}

@@ -1,0 +1,285 @@
+//! How much is asked of a peer at a time: requests, ids in each, bytes under way; and what follows from its complaints.
+//!
+//! Takes sizes and delays of what comes, CLOSED and NOTICE texts, answers that look cut off; gives bounds for the next
+//! request. Bytes under way are ids times the mean size of what came: well below what makes a relay drop a reader.
+//! Pure: time is an argument. It does not ask, and does not count how often an id was asked for.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::PeerLimits;
+use super::window::Window;
+use crate::limits::{
+    ANSWER_LATE, DOWNLOAD_BYTES_FIRST, DOWNLOAD_BYTES_LEAST, DOWNLOAD_BYTES_MAX,
+    EVENT_BYTES_GUESSED, PAUSE_FIRST, PAUSE_MAX,
+};
+use crate::protocol::ReasonPrefix;
+
+/// Weight of what came before in the mean, in events.
+const MEAN_OVER: usize = 64;
+/// A request is not made smaller than this for being too large: then something else is the matter.
+const IDS_LEAST: usize = 10;
+/// An answer of fewer events is not taken for one that was cut off.
+const CAP_LEAST: usize = 10;
+
+/// What a peer dislikes about how it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// So many requests at a time.
+    Number,
+    /// So many in so short a time.
+    Pace,
+    /// So much in one.
+    Size,
+}
+
+impl Complaint {
+    /// What a reason or notice is about, if it is about this.
+    pub(super) fn read(prefix: ReasonPrefix, text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        if prefix == ReasonPrefix::RateLimited
+            || says(&[
+                "rate-limit",
+                "rate limit",
+                "ratelimit",
+                "slow down",
+                "too fast",
+                "throttl",
+            ])
+        {
+            Some(Self::Pace)
+        } else if says(&["subscription", "concurrent", "too many req"]) {
+            Some(Self::Number)
+        } else if says(&[
+            "too large",
+            "too big",
+            "too long",
+            "oversize",
+            "too many id",
+            "too many filter",
+        ]) {
+            Some(Self::Size)
+        } else if says(&["too many"]) {
+            Some(Self::Number)
+        } else {
+            None
+        }
+    }
+}
+
+/// How one peer is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Asking {
+    window: Window,
+    mean_bytes: usize,
+    ids_per_request: usize,
+    /// What the ids in a request were before an answer looked cut off; nothing has confirmed yet that it was.
+    suspected: Option<usize>,
+    requests: usize,
+    requests_max: usize,
+    stated_cap: Option<usize>,
+    pause: Duration,
+    paused_until: Option<Instant>,
+}
+
+impl Asking {
+    pub(super) fn new(limits: &PeerLimits) -> Self {
+        Self {
+            window: Window::new(
+                DOWNLOAD_BYTES_FIRST,
+                DOWNLOAD_BYTES_LEAST,
+                DOWNLOAD_BYTES_MAX,
+                ANSWER_LATE,
+            ),
+            mean_bytes: EVENT_BYTES_GUESSED,
+            ids_per_request: limits.ids_per_request,
+            suspected: None,
+            requests: limits.requests_max,
+            requests_max: limits.requests_max,
+            stated_cap: limits.events_per_request,
+            pause: Duration::ZERO,
+            paused_until: None,
+        }
+    }
+
+    /// Ids that may be under way.
+    pub(super) fn ids(&self) -> usize {
+        (self.window.size() / self.mean_bytes.max(1)).max(1)
+    }
+
+    /// Requests that may be open.
+    pub(super) fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// Ids in one request.
+    pub(super) fn ids_per_request(&self) -> usize {
+        self.ids_per_request
+    }
+
+    /// Until when nothing is asked.
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| *until > now)
+    }
+
+    /// An event of so many bytes came.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.mean_bytes = (self.mean_bytes * (MEAN_OVER - 1) + bytes).div_ceil(MEAN_OVER);
+    }
+
+    /// A request came to its end; `under_way` ids were under way with it. Says whether the answer looks cut off, so
+    /// that what is missing is worth asking for again.
+    pub(super) fn completed(
+        &mut self,
+        asked: usize,
+        delivered: usize,
+        delay: Duration,
+        under_way: usize,
+        now: Instant,
+    ) -> bool {
+        let full = under_way.saturating_add(self.ids_per_request) >= self.ids() / 2;
+        self.window
+            .answered(delivered * self.mean_bytes, delay, full, now);
+        if delivered > 0 {
+            (self.pause, self.paused_until) = (Duration::ZERO, None);
+            self.requests = (self.requests + 1).min(self.requests_max);
+        }
+        if self.looks_capped(asked, delivered) {
+            let before = std::mem::replace(&mut self.ids_per_request, delivered.max(1));
+            self.suspected.get_or_insert(before.max(delivered));
+            return true;
+        }
+        match self.suspected {
+            // It was not cut off: these it does not have.
+            Some(before) if delivered == 0 => {
+                (self.ids_per_request, self.suspected) = (before, None);
+            }
+            Some(_) if delivered == asked => self.suspected = None,
+            _ => {}
+        }
+        false
+    }
+
+    /// Part of what was asked for came: as much as the peer says it gives, or a round number.
+    fn looks_capped(&self, asked: usize, delivered: usize) -> bool {
+        delivered < asked
+            && delivered > 0
+            && (self.stated_cap == Some(delivered)
+                || (delivered >= CAP_LEAST && delivered.is_multiple_of(10)))
+    }
+
+    /// The peer complained; so many requests remain open.
+    pub(super) fn heed(&mut self, complaint: Complaint, open: usize, now: Instant) {
+        match complaint {
+            Complaint::Number if open > 0 => {
+                self.requests_max = self.requests_max.min(open);
+                self.requests = self.requests.min(open);
+            }
+            Complaint::Size if self.ids_per_request > IDS_LEAST => {
+                self.ids_per_request = (self.ids_per_request / 2).max(IDS_LEAST);
+            }
+            // Also where there is nothing left to make fewer or smaller.
+            Complaint::Number | Complaint::Pace | Complaint::Size => {
+                if self.paused_until(now).is_none() {
+                    self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+                    self.paused_until = Some(now + self.pause);
+                    self.requests = (self.requests / 2).max(1);
+                    self.window.shrink(now);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking() -> Asking {
+        Asking::new(&PeerLimits::of(None))
+    }
+
+    #[test]
+    fn complaints_are_told_apart() {
+        for (text, expected) in [
+            ("rate-limited: slow down", Some(Complaint::Pace)),
+            ("ERROR: too many concurrent REQs", Some(Complaint::Number)),
+            ("blocked: too many subscriptions", Some(Complaint::Number)),
+            (
+                "Maximum concurrent subscription count reached",
+                Some(Complaint::Number),
+            ),
+            ("error: message too large", Some(Complaint::Size)),
+            ("invalid: too many ids in the filter", Some(Complaint::Size)),
+            ("auth-required: who are you", None),
+            ("blocked: not for you", None),
+            ("welcome", None),
+        ] {
+            let read = Complaint::read(ReasonPrefix::parse(text), text);
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_complained_about_becomes_less() {
+        let now = Instant::now();
+        let mut asking = asking();
+        for open in (1..asking.requests()).rev() {
+            asking.heed(Complaint::Number, open, now);
+            assert_eq!(asking.requests(), open);
+        }
+        asking.completed(10, 10, Duration::ZERO, 0, now);
+        assert_eq!(asking.requests(), 1, "and stays");
+        for _ in 0..20 {
+            asking.heed(Complaint::Size, 1, now);
+        }
+        assert_eq!(asking.ids_per_request(), IDS_LEAST);
+        assert_eq!(asking.paused_until(now), Some(now + PAUSE_FIRST));
+        let later = now + PAUSE_FIRST;
+        assert_eq!(asking.paused_until(later), None);
+        asking.heed(Complaint::Pace, 1, later);
+        asking.heed(Complaint::Pace, 1, later);
+        assert_eq!(asking.paused_until(later), Some(later + 2 * PAUSE_FIRST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_cut_off_makes_requests_smaller_unless_it_was_not() {
+        let now = Instant::now();
+        let mut asking = asking();
+        let before = asking.ids_per_request();
+        assert!(asking.completed(before, 100, Duration::ZERO, 0, now));
+        assert_eq!(asking.ids_per_request(), 100);
+        assert!(
+            !asking.completed(100, 100, Duration::ZERO, 0, now),
+            "confirmed"
+        );
+        assert!(!asking.completed(100, 0, Duration::ZERO, 0, now));
+        assert_eq!(asking.ids_per_request(), 100);
+
+        let mut asking = self::asking();
+        assert!(asking.completed(before, 240, Duration::ZERO, 0, now));
+        assert!(!asking.completed(10, 0, Duration::ZERO, 0, now));
+        assert_eq!(
+            asking.ids_per_request(),
+            before,
+            "it just did not have them"
+        );
+        assert!(!asking.completed(before, 237, Duration::ZERO, 0, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_under_way_follow_the_size_of_events() {
+        let mut asking = asking();
+        for _ in 0..100 {
+            asking.completed(1_000, 1_000, Duration::ZERO, usize::MAX, Instant::now());
+        }
+        assert_eq!(asking.ids(), DOWNLOAD_BYTES_MAX / EVENT_BYTES_GUESSED);
+        for _ in 0..1_000 {
+            asking.received(100_000);
+        }
+        let ids = asking.ids();
+        assert!((50..=DOWNLOAD_BYTES_MAX / 99_000).contains(&ids), "{ids}");
+    }
+}
