@@ -159,7 +159,10 @@ pub(super) struct BenchArguments {
     /// How many events
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..))]
     pub(super) events: u32,
-    /// Also what shows only with a million events: takes minutes, and 10 GB in the temporary directory
+    /// Work in this folder and leave the events and stations there, instead of a temporary one
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) keep: Option<std::path::PathBuf>,
+    /// Also what shows only with a million events: takes minutes, and 10 GB
     #[arg(long)]
     pub(super) million: bool,
     /// Print one JSON array

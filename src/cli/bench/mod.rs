@@ -26,10 +26,23 @@ const MILLION: usize = 1_000_000;
 
 pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let clock = Clock::system();
-    let folder = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix("constellation-bench-")
         .tempdir()?;
-    let config = folder.path().join("constellation.toml");
+    let folder = match &arguments.keep {
+        Some(folder) => {
+            std::fs::create_dir_all(folder)?;
+            if std::fs::read_dir(folder)?.next().is_some() {
+                return Err(Failure::usage(format!(
+                    "{} is not empty; a station in it would change the figures",
+                    folder.display()
+                )));
+            }
+            folder.as_path()
+        }
+        None => temporary.path(),
+    };
+    let config = folder.join("constellation.toml");
     std::fs::write(
         &config,
         "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n",
@@ -45,17 +58,14 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let count = usize::try_from(arguments.events).unwrap_or(usize::MAX);
     rows.begin(count)?;
     let now = clock.unix_seconds();
-    {
-        let folder = folder.path();
-        let lively = Input::make(folder, "lifelike", now, count, lifelike).await?;
-        let even = Input::make(folder, "uniform", now, count, uniform).await?;
-        scenario::imports(&bench, folder, [&lively, &even], &mut rows).await?;
-        scenario::exchanges(&bench, folder, [&lively, &even], &mut rows).await?;
-    }
+    let lively = Input::make(folder, "lifelike", now, count, lifelike).await?;
+    let even = Input::make(folder, "uniform", now, count, uniform).await?;
+    scenario::imports(&bench, folder, [&lively, &even], &mut rows).await?;
+    scenario::exchanges(&bench, folder, [&lively, &even], &mut rows).await?;
     if arguments.million {
         rows.begin(MILLION)?;
-        let input = Input::make(folder.path(), "million", now, MILLION, uniform).await?;
-        scenario::million(&bench, folder.path(), &input, &mut rows).await?;
+        let input = Input::make(folder, "million", now, MILLION, uniform).await?;
+        scenario::million(&bench, folder, &input, &mut rows).await?;
     }
     rows.finish()?;
     Ok(Exit::Done)

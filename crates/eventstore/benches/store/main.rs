@@ -11,6 +11,7 @@ mod events;
 mod meter;
 mod reading;
 mod reconciling;
+mod reference;
 mod writing;
 
 use std::path::PathBuf;

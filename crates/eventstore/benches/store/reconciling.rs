@@ -1,7 +1,7 @@
 //! Reconciling two stores: spread differences, none, the newest ones, and refusals in an overlay.
 //!
-//! Both sides run on one thread, so the time is that of both together, and processor time; each message works on a snapshot of its
-//! own, as in the product. Bytes are those of JSON messages with hex, in both directions.
+//! Both sides run on one thread, so the time is that of both together, and processor time; each message works on a snapshot
+//! of its own, as in the product. Beside it the same by the reference implementation. Bytes are those of JSON messages with hex, in both directions.
 
 use std::time::Duration;
 
@@ -153,6 +153,12 @@ pub(crate) fn run(asked: &Asked, events: &[VerifiedEvent]) {
             milliseconds(*time)
         );
     }
+
+    crate::reference::heading();
+    crate::reference::row("1,000 spread", &common, &spread, FRAME_BYTES);
+    common.extend(&spread);
+    crate::reference::row("none", &common, &[], FRAME_BYTES);
+    crate::reference::row("newest 1,000", &common, &newest, FRAME_BYTES);
 }
 
 fn refuse(ours: &mut Fresh, refused: &[&VerifiedEvent]) {
