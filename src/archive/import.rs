@@ -5,6 +5,7 @@
 //! verifying and committing overlap. Bounded: a line over the limit is skipped without being held in memory.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use constellation_event::{EventLimits, Rejection, UnverifiedEvent};
 use futures_util::stream::FuturesOrdered;
@@ -21,6 +22,8 @@ const BATCH_EVENTS: usize = 500;
 const BATCH_BYTES: usize = 4 << 20;
 /// Bytes in flight: as much as ingest has room for.
 const BYTES_IN_FLIGHT: usize = INGEST_BULK_BYTES;
+/// After this the input is said to pause.
+const INPUT_PAUSES: Duration = Duration::from_millis(100);
 /// Rejected lines named in the report; the rest is counted.
 const LINES_NAMED_MAX: usize = 1_000;
 
@@ -98,11 +101,14 @@ pub async fn import(
 ) -> Result<ImportReport, ImportError> {
     let mut report = ImportReport::default();
     let source = ingest.source(Lane::Bulk);
-    let mut more = Some(ingest.bulk_stream());
+    let mut more = None;
     let mut in_flight = FuturesOrdered::new();
     let mut lines = Lines {
         input,
         line: Vec::new(),
+        is_given: true,
+        too_long: false,
+        any: false,
         number: 0,
     };
     let limits = EventLimits::default();
@@ -110,15 +116,28 @@ pub async fn import(
     let mut numbers: Vec<u64> = Vec::new();
     let (mut bytes, mut bytes_in_flight) = (0, 0);
     loop {
-        let line = lines
-            .next(limits.bytes_max)
-            .await
-            .map_err(ImportError::Input)?;
+        // Wait for the input and for verdicts at once: submissions must go on while the input pauses.
+        let line = loop {
+            if let Some(line) = lines.next(limits.bytes_max).now_or_never() {
+                break line;
+            }
+            tokio::select! {
+                biased;
+                line = lines.next(limits.bytes_max) => break line,
+                Some(settled) = in_flight.next() => {
+                    bytes_in_flight -= settle(&mut report, settled?);
+                    progress(report.lines);
+                }
+                // Nobody else's commits are to wait for an input that pauses.
+                () = tokio::time::sleep(INPUT_PAUSES), if more.is_some() => drop(more.take()),
+            }
+        };
+        let line = line.map_err(ImportError::Input)?;
         let ended = line.is_none();
         match line {
-            Some((number, Ok(text))) => {
+            Some((number, Ok(()))) => {
                 report.lines += 1;
-                match UnverifiedEvent::parse(text, &limits) {
+                match UnverifiedEvent::parse(lines.text(), &limits) {
                     Ok(event) => {
                         bytes += event.bytes();
                         batch.push(event);
@@ -139,6 +158,7 @@ pub async fn import(
             bytes_in_flight += bytes;
             in_flight.push_back(submit(ingest, &source, events, numbers, bytes));
             bytes = 0;
+            more.get_or_insert_with(|| ingest.bulk_stream());
         }
         if ended {
             drop(more.take());
@@ -154,9 +174,7 @@ pub async fn import(
                 None
             };
             let Some(settled) = settled else { break };
-            let (settled, bytes) = settled?;
-            bytes_in_flight -= bytes;
-            count(&mut report, settled);
+            bytes_in_flight -= settle(&mut report, settled?);
             progress(report.lines);
         }
         if ended {
@@ -177,7 +195,8 @@ async fn submit(
     Ok((numbers.into_iter().zip(verdicts).collect(), bytes))
 }
 
-fn count(report: &mut ImportReport, settled: Vec<(u64, Verdict)>) {
+/// Counts verdicts; gives the bytes of what they are about.
+fn settle(report: &mut ImportReport, (settled, bytes): (Vec<(u64, Verdict)>, usize)) -> usize {
     for (line, verdict) in settled {
         match verdict {
             Verdict::Stored => report.stored += 1,
@@ -187,34 +206,46 @@ fn count(report: &mut ImportReport, settled: Vec<(u64, Verdict)>) {
             Verdict::Rejected(reason) => report.reject(line, reason),
         }
     }
+    bytes
 }
 
 struct Lines<'i, R> {
     input: &'i mut R,
     line: Vec<u8>,
+    /// The line was given, or there is none yet: the next byte begins another.
+    is_given: bool,
+    too_long: bool,
+    any: bool,
     number: u64,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<'_, R> {
-    /// The next line that is not empty, with its number; too long ones are read over.
+    /// The line that was given last.
+    fn text(&self) -> &[u8] {
+        self.line.trim_ascii()
+    }
+
+    /// Goes to the next line that is not empty, and gives its number; too long ones are read over. Cancel safe: what was read of a
+    /// line stays here.
     async fn next(
         &mut self,
         bytes_max: usize,
-    ) -> std::io::Result<Option<(u64, Result<&[u8], Rejection>)>> {
+    ) -> std::io::Result<Option<(u64, Result<(), Rejection>)>> {
         loop {
-            self.line.clear();
-            let mut too_long = false;
-            let mut any = false;
+            if std::mem::take(&mut self.is_given) {
+                self.line.clear();
+                (self.too_long, self.any) = (false, false);
+            }
             loop {
                 let available = self.input.fill_buf().await?;
                 if available.is_empty() {
                     break;
                 }
-                any = true;
+                self.any = true;
                 let end = available.iter().position(|byte| *byte == b'\n');
                 let piece = &available[..end.unwrap_or(available.len())];
-                too_long |= self.line.len() + piece.len() > bytes_max;
-                if !too_long {
+                self.too_long |= self.line.len() + piece.len() > bytes_max;
+                if !self.too_long {
                     self.line.extend_from_slice(piece);
                 }
                 let consumed = end.map_or(available.len(), |end| end + 1);
@@ -223,15 +254,16 @@ impl<R: AsyncBufRead + Unpin> Lines<'_, R> {
                     break;
                 }
             }
-            if !any {
+            self.is_given = true;
+            if !self.any {
                 return Ok(None);
             }
             self.number += 1;
-            if too_long {
+            if self.too_long {
                 return Ok(Some((self.number, Err(Rejection::TooLarge))));
             }
             if !self.line.iter().all(u8::is_ascii_whitespace) {
-                return Ok(Some((self.number, Ok(self.line.trim_ascii()))));
+                return Ok(Some((self.number, Ok(()))));
             }
         }
     }

@@ -6,7 +6,8 @@
 //! - Changes to overlays are committed together.
 //!
 //! "The busier, the cheaper": what queues up meanwhile goes together. Everything held here is bounded by the room
-//! that submissions hold. Worst case for a prompt submission: the smallest cut of a bulk commit, and its own.
+//! that submissions hold. Worst case for a prompt submission: if it comes when all records of a bulk commit are written,
+//! what that commit still takes (the index entries and the disk), and its own; before that, the smallest cut.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::flow::Flow;
 use super::inbox::Inbox;
 use super::origin::Verdict;
-use super::pipeline::{IngestError, Published, announce, decided};
+use super::pipeline::{IngestError, Published, announce};
 use super::stages::{self, Cut, Examined, OverlayChange};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_CUT_EVENTS_MIN, COMMIT_EVENTS_MAX, COMMIT_GATHERS_FOR,
@@ -71,6 +72,8 @@ pub(super) struct Committer {
     pub(super) flow: Arc<Flow>,
     pub(super) published: watch::Sender<Published>,
     pub(super) backlog: Backlog,
+    /// An author has vanished whose events are still there.
+    pub(super) vanishing: bool,
 }
 
 /// Bulk submissions that gather.
@@ -111,8 +114,11 @@ impl Backlog {
         batch
     }
 
-    /// Puts back what a commit that was cut short did not take.
-    fn put_back(&mut self, rest: Vec<Admit>) {
+    /// Puts back what a commit that was cut short did not take; it is as old as it was.
+    fn put_back(&mut self, rest: Vec<Admit>, since: Duration) {
+        if !rest.is_empty() {
+            self.since = since;
+        }
         for admit in rest.into_iter().rev() {
             self.events += admit.examined.accepted.len();
             self.bytes += admit.bytes;
@@ -136,9 +142,16 @@ impl Backlog {
 impl Committer {
     pub(super) fn run(mut self) {
         loop {
-            let patience = self.backlog.patience(self.clock.monotonic(), &self.flow);
+            let patience = if self.vanishing {
+                Some(Duration::ZERO)
+            } else {
+                self.backlog.patience(self.clock.monotonic(), &self.flow)
+            };
             let taken = self.inbox.take(patience);
             self.work(taken.jobs);
+            if self.vanishing {
+                self.sweep_vanished();
+            }
             let patience = self.backlog.patience(self.clock.monotonic(), &self.flow);
             if patience.is_some_and(|patience| taken.closed || patience.is_zero()) {
                 self.commit_backlog();
@@ -180,6 +193,7 @@ impl Committer {
     }
 
     fn commit_backlog(&mut self) {
+        let since = self.backlog.since;
         let batch = self.backlog.take(self.clock.monotonic());
         let inbox = Arc::clone(&self.inbox);
         let cut = Cut {
@@ -187,7 +201,7 @@ impl Committer {
             wanted: &|| inbox.has_prompt(),
         };
         let rest = self.commit(batch, &cut);
-        self.backlog.put_back(rest);
+        self.backlog.put_back(rest, since);
     }
 
     /// Commits `batch`, or its first part if it is cut short; gives back the rest.
@@ -204,18 +218,17 @@ impl Committer {
             Ok(written) => examined.split_off(written.submissions),
             Err(_) => Vec::new(),
         };
-        if let Ok(written) = &result {
-            announce(&self.published, &self.store, written.last_sequence);
+        match &result {
+            Ok(written) => announce(&self.published, &self.store, written.last_sequence),
+            // Of a batch that was halved the first half may be on disk.
+            Err(_) => self.announce_what_is_there(),
         }
-        let wants_sweep = result.is_ok() && stages::wants_sweep(&examined);
+        self.vanishing |= result.is_ok() && stages::wants_sweep(&examined);
         let result = result.map_err(IngestError::from);
         let taken = examined.len();
         for (examined, (_, _, reply, _room)) in examined.into_iter().zip(waiting.drain(..taken)) {
-            let answer = result.clone().map(|_| decided(examined.verdicts));
+            let answer = result.clone().map(|_| stages::decided(examined.verdicts));
             drop(reply.send(answer)); // the submitter may have gone
-        }
-        if wants_sweep {
-            self.sweep_vanished(now);
         }
         rest.into_iter()
             .zip(waiting)
@@ -247,16 +260,21 @@ impl Committer {
         Ok(())
     }
 
-    /// The verdicts are out; what an author who vanished left behind goes now, in slices.
-    fn sweep_vanished(&mut self, now: u64) {
-        loop {
-            match stages::sweep(&self.store, &mut self.writer, now) {
-                Ok(report) if report.unfinished => {}
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::error!(%error, "cannot remove what an author who vanished left; it is tried again");
-                    return;
-                }
+    fn announce_what_is_there(&self) {
+        match self.store.snapshot() {
+            Ok(snapshot) => announce(&self.published, &self.store, snapshot.last_sequence()),
+            Err(error) => tracing::error!(%error, "the store cannot be read after a failed commit"),
+        }
+    }
+
+    /// The verdicts are out; what an author who vanished left behind goes now: a slice, and then others have their turn.
+    fn sweep_vanished(&mut self) {
+        let now = self.clock.unix_seconds();
+        match stages::sweep(&self.store, &mut self.writer, now) {
+            Ok(report) => self.vanishing = report.unfinished,
+            Err(error) => {
+                tracing::error!(%error, "cannot remove what an author who vanished left; it is tried again");
+                self.vanishing = false;
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The threads that examine: gate, verification and policy, in batches of what has queued up.
 //!
 //! Each lane has its queue. Prompt submissions have a thread of their own, so that nobody's acknowledgement waits
-//! behind a bulk batch; so have suspects, so that one-by-one verification slows nobody else. Bulk has one thread for
-//! each core, and batches as large as verification likes best. Worst case of a batch: its events, parsed.
+//! behind a bulk batch; so have suspects, so that one-by-one verification slows nobody else: what they had queued before
+//! they were found out is handed over to it, as far as its queue goes. Bulk has one thread for each core, and batches as
+//! large as verification likes best. What needs no writing is answered here. Worst case of a batch: its events, parsed.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::flow::Counted;
 use super::inbox::Inbox;
 use super::origin::Verdict;
 use super::pipeline::IngestError;
+use super::source::Lane;
 use super::stages::{self, Submitted};
 use super::verifier::SharedVerifier;
 use crate::limits::EXAMINE_BYTES_MAX;
@@ -38,6 +40,8 @@ pub(super) struct Examiner {
     pub(super) clock: Clock,
     pub(super) random: Random,
     pub(super) queue: async_channel::Receiver<Submission>,
+    /// Where suspects' submissions belong; `None` is there.
+    pub(super) suspects: Option<async_channel::Sender<Submission>>,
     /// Events of one batch.
     pub(super) events_max: usize,
     pub(super) inbox: Arc<Inbox>,
@@ -46,10 +50,25 @@ pub(super) struct Examiner {
 impl Examiner {
     pub(super) fn run(self) {
         while let Ok(first) = self.queue.recv_blocking() {
+            let Some(first) = self.hand_over(first) else {
+                continue;
+            };
             let batch = self.gather(first);
             if self.examine(batch).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Passes what comes from a suspect on to where it belongs; gives back everything else, and what finds no room
+    /// there.
+    fn hand_over(&self, submission: Submission) -> Option<Submission> {
+        match &self.suspects {
+            Some(suspects) if submission.submitted.source.is_suspect() => suspects
+                .try_send(submission)
+                .err()
+                .map(async_channel::TrySendError::into_inner),
+            _ => Some(submission),
         }
     }
 
@@ -61,6 +80,9 @@ impl Examiner {
         while events < self.events_max && bytes < EXAMINE_BYTES_MAX {
             let Ok(next) = self.queue.try_recv() else {
                 break;
+            };
+            let Some(next) = self.hand_over(next) else {
+                continue;
             };
             events += next.submitted.events.len();
             bytes += next.bytes;
@@ -74,8 +96,10 @@ impl Examiner {
         let mut submitted = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for submission in batch {
+            let lane = submission.submitted.source.lane();
             submitted.push(submission.submitted);
             waiting.push((
+                lane == Lane::Prompt,
                 submission.bytes,
                 submission.reply,
                 submission.room,
@@ -93,16 +117,25 @@ impl Examiner {
             Ok(examined) => examined,
             Err(error) => {
                 let error = IngestError::from(error);
-                for (_, reply, _, _) in waiting {
+                for (_, _, reply, _, _) in waiting {
                     drop(reply.send(Err(error.clone()))); // the submitter may have gone
                 }
                 return Ok(());
             }
         };
-        for (examined, (bytes, reply, room, upstream)) in examined.into_iter().zip(waiting) {
+        for (examined, waiting) in examined.into_iter().zip(waiting) {
+            let (is_prompt, bytes, reply, room, upstream) = waiting;
+            let examined = match examined.settled() {
+                // Nothing of it is for the writer, who must not be kept from others' work by what is refused.
+                Ok(verdicts) => {
+                    drop(reply.send(Ok(verdicts))); // the submitter may have gone
+                    continue;
+                }
+                Err(examined) => examined,
+            };
             // Nobody may be listening any more; the events are stored all the same.
             let job = Job::Admit(Admit {
-                is_prompt: upstream.is_none(),
+                is_prompt,
                 examined,
                 bytes,
                 reply,

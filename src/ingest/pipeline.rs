@@ -219,7 +219,7 @@ impl Ingest {
             Engine::Inline(inline) => self.submit_inline(inline, submitted),
             Engine::Threads(threads) => {
                 let queue = threads.queue_for(source);
-                let (room, upstream) = threads.room_for(queue, bytes).await?;
+                let (room, upstream) = threads.room_for(source, queue, bytes).await?;
                 let (reply, answer) = oneshot::channel();
                 let submission = Submission {
                     submitted,
@@ -253,7 +253,7 @@ impl Ingest {
         announce(&self.shared.published, store, written.last_sequence);
         Ok(batch
             .into_iter()
-            .flat_map(|examined| decided(examined.verdicts))
+            .flat_map(|examined| stages::decided(examined.verdicts))
             .collect())
     }
 
@@ -346,12 +346,4 @@ pub(super) fn announce(published: &watch::Sender<Published>, store: &Store, sequ
         *last = now;
         changed
     });
-}
-
-/// After the writer, every event has its verdict.
-pub(super) fn decided(verdicts: Vec<Option<Verdict>>) -> Vec<Verdict> {
-    verdicts
-        .into_iter()
-        .map(|verdict| verdict.expect("the writer decides what was left open"))
-        .collect()
 }

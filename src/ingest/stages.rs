@@ -18,6 +18,9 @@ use super::source::{Source, Standing};
 use super::verifier::SharedVerifier;
 use crate::limits::SWEEP_EVENTS_MAX;
 
+/// Ids looked up on one snapshot: some milliseconds, or a second on a cold, slow disk.
+const GATED_PER_SNAPSHOT: usize = 1_000;
+
 /// Randomness for the coefficients of a batch: drawn when the batch is complete, and never again.
 pub(super) type Entropy<'e> = &'e mut dyn FnMut() -> [u8; 32];
 
@@ -117,7 +120,7 @@ fn prove(
         for (outcome, (place, origin, source)) in outcomes.into_iter().zip(doors) {
             if outcome.guilty {
                 source.found(Standing::Suspect);
-            } else if !outcome.results.is_empty() {
+            } else if outcome.results.iter().any(Result::is_ok) {
                 source.found(Standing::Trusted);
             }
             proven.push((place, outcome.results, origin));
@@ -127,6 +130,16 @@ fn prove(
 }
 
 impl Examined {
+    /// The verdicts, if none of it is for the writer: nothing to admit, nothing to remember.
+    #[allow(clippy::result_large_err)] // it goes on as it is
+    pub(super) fn settled(self) -> Result<Vec<Verdict>, Self> {
+        if self.accepted.is_empty() && self.refused.is_empty() {
+            Ok(decided(self.verdicts))
+        } else {
+            Err(self)
+        }
+    }
+
     /// Policy: enters what verification found, for each event that the gate let through.
     fn judge(&mut self, results: Proven, origin: &Origin, now: u64) {
         let mut results = results.into_iter();
@@ -161,7 +174,7 @@ impl Examined {
 }
 
 /// What needs no verification: ids that are stored, or that a standing verdict refuses. One answer for each event of
-/// each submission; all that come through the same door are looked up in one pass.
+/// each submission; all that come through the same door are looked up in one pass over the index, a snapshot at a time.
 fn gate(
     store: &Store,
     batch: &[Submitted],
@@ -195,14 +208,19 @@ fn gate(
             now,
             covers: &covers,
         };
-        let ids: Vec<[u8; 32]> = places
+        let mut asked: Vec<([u8; 32], usize, usize)> = places
             .iter()
-            .flat_map(|place| batch[*place].events.iter().map(UnverifiedEvent::id))
+            .flat_map(|place| {
+                let events = batch[*place].events.iter().enumerate();
+                events.map(|(index, event)| (event.id(), *place, index))
+            })
             .collect();
-        let mut known = store.snapshot()?.known(&ids, &lapse)?.into_iter();
-        for place in places {
-            for (verdict, known) in verdicts[place].iter_mut().zip(&mut known) {
-                *verdict = match known {
+        asked.sort_unstable();
+        for asked in asked.chunks(GATED_PER_SNAPSHOT) {
+            let ids: Vec<[u8; 32]> = asked.iter().map(|(id, ..)| *id).collect();
+            let known = store.snapshot()?.known(&ids, &lapse)?;
+            for ((_, place, index), known) in asked.iter().zip(known) {
+                verdicts[*place][*index] = match known {
                     Known::Unknown => None,
                     Known::Stored => Some(Verdict::Duplicate),
                     Known::Refused(refusal) => Some(Verdict::Rejected(refusal.reason)),
@@ -355,4 +373,12 @@ pub(super) fn sweep(
     Ok(writer
         .transact(|transaction| transaction.sweep(now, SWEEP_EVENTS_MAX))?
         .value)
+}
+
+/// After the writer, every event has its verdict.
+pub(super) fn decided(verdicts: Vec<Option<Verdict>>) -> Vec<Verdict> {
+    verdicts
+        .into_iter()
+        .map(|verdict| verdict.expect("what was left open is decided by the writer"))
+        .collect()
 }

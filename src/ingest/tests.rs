@@ -222,3 +222,46 @@ async fn closing_stores_what_was_taken_and_takes_no_more() {
     let refused = pipeline.ingest.submit(&bulk, Origin::Import, events).await;
     assert_eq!(refused, Err(super::IngestError::Closed));
 }
+
+/// Three submissions of ten events each, examined.
+fn examined(
+    store: &constellation_eventstore::Store,
+    ingest: &Ingest,
+    events: &[Event],
+) -> Vec<super::stages::Examined> {
+    let verifier = super::verifier::SharedVerifier::new(Box::new(BreakEven::default));
+    let batch = events.chunks(10).map(|events| super::stages::Submitted {
+        events: unverified(events),
+        origin: Origin::Import,
+        source: ingest.source(Lane::Bulk),
+    });
+    let mut entropy = || [9; 32];
+    super::stages::examine(store, &verifier, batch.collect(), &mut entropy, NOW).unwrap()
+}
+
+#[test]
+fn a_commit_that_is_cut_short_decides_what_it_took_and_nothing_else() {
+    use super::stages::{Cut, decided, write};
+    let folder = tempfile::tempdir().unwrap();
+    let (store, mut writer) =
+        open(folder.path(), Options::new(Arc::new(|| Duration::ZERO))).unwrap();
+    // For its sources alone.
+    let other = Pipeline::new(Mode::Inline);
+    let mut batch = examined(&store, &other.ingest, &uniform(7, NOW, 30));
+    let cut = Cut {
+        events_min: 15,
+        wanted: &|| true,
+    };
+    let written = write(&mut writer, &mut batch, NOW, &cut).unwrap();
+    assert_eq!(written.submissions, 2, "not before fifteen events");
+    assert_eq!(written.last_sequence.0, 20);
+    let rest = batch.split_off(written.submissions);
+    for taken in batch {
+        assert_eq!(decided(taken.verdicts), [Verdict::Stored; 10]);
+    }
+    let mut rest = rest;
+    assert!(rest[0].verdicts.iter().all(Option::is_none));
+    let written = write(&mut writer, &mut rest, NOW, &Cut::NEVER).unwrap();
+    assert_eq!((written.submissions, written.last_sequence.0), (1, 30));
+    assert_eq!(decided(rest.remove(0).verdicts), [Verdict::Stored; 10]);
+}

@@ -2,7 +2,7 @@
 //!
 //! Three queues, each with room of its own in bytes, so that no lane fills another's: prompt, bulk, suspects. A
 //! submission takes room first and a place in the queue then. Other work for the writer takes one of a few slots.
-//! A panic in a thread is passed on, not buried.
+//! A panic in a thread ends the process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -74,25 +74,34 @@ impl Threads {
         let (bulk, bulk_queue) = LaneDoor::new(INGEST_BULK_BYTES);
         let (suspect, suspect_queue) = LaneDoor::new(INGEST_SUSPECT_BYTES);
         let verifier = Arc::new(SharedVerifier::new(parts.break_even));
-        let examiner = |queue, events_max| Examiner {
+        let examiner = |queue, suspects, events_max| Examiner {
             store: parts.store.clone(),
             verifier: Arc::clone(&verifier),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
             queue,
+            suspects,
             events_max,
             inbox: Arc::clone(&inbox),
         };
         let mut examiners = vec![
             (
                 "examine-prompt".to_owned(),
-                examiner(prompt_queue, SUBMISSION_EVENTS_MAX),
+                examiner(
+                    prompt_queue,
+                    Some(suspect.sender.clone()),
+                    SUBMISSION_EVENTS_MAX,
+                ),
             ),
             // A batch of one submission: one source's.
-            ("examine-suspects".to_owned(), examiner(suspect_queue, 1)),
+            (
+                "examine-suspects".to_owned(),
+                examiner(suspect_queue, None, 1),
+            ),
         ];
         for number in 0..bulk_examiners {
-            let bulk = examiner(bulk_queue.clone(), BATCH_SIGNATURES_BEST / 2);
+            let suspects = Some(suspect.sender.clone());
+            let bulk = examiner(bulk_queue.clone(), suspects, BATCH_SIGNATURES_BEST);
             examiners.push((format!("examine-{number}"), bulk));
         }
         let committer = Committer {
@@ -103,6 +112,7 @@ impl Threads {
             flow: Arc::clone(&flow),
             published,
             backlog: Backlog::default(),
+            vanishing: false,
         };
         let examiners = examiners
             .into_iter()
@@ -140,23 +150,24 @@ impl Threads {
     /// Waits until there is room for `bytes`; what is larger than all room takes all of it.
     pub(super) async fn room_for(
         &self,
+        source: &Source,
         queue: Queue,
         bytes: usize,
     ) -> Result<(OwnedSemaphorePermit, Option<Counted>), IngestError> {
+        let is_bulk = source.lane() == Lane::Bulk;
         let door = self.door(queue);
         let permits = u32::try_from(bytes.clamp(1, door.bytes_max)).unwrap_or(u32::MAX);
         let room = match Arc::clone(&door.room).try_acquire_many_owned(permits) {
             Ok(room) => room,
             Err(_) => {
-                let _waiting =
-                    (queue == Queue::Bulk).then(|| self.flow.hold(Count::WaitingForRoom));
+                let _waiting = is_bulk.then(|| self.flow.hold(Count::WaitingForRoom));
                 Arc::clone(&door.room)
                     .acquire_many_owned(permits)
                     .await
                     .map_err(|_| IngestError::Closed)?
             }
         };
-        let upstream = (queue == Queue::Bulk).then(|| self.flow.hold(Count::Upstream));
+        let upstream = is_bulk.then(|| self.flow.hold(Count::Upstream));
         Ok((room, upstream))
     }
 
@@ -198,11 +209,11 @@ impl Threads {
             door.sender.close();
         }
         for examiner in std::mem::take(&mut *lock(&self.examiners)) {
-            join(examiner);
+            let _ = examiner.join(); // a panic has ended the process
         }
         self.inbox.close();
         if let Some(writer) = lock(&self.writer).take() {
-            join(writer);
+            let _ = writer.join();
         }
     }
 }
@@ -211,19 +222,24 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A panic in a stage is a bug, and nobody would answer those who wait for that stage: the process ends, as after a
+/// kill. What was acknowledged is on disk.
 fn start_thread(
     name: String,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, IngestError> {
+    let thread = name.clone();
+    let work = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            tracing::error!(
+                thread,
+                "a stage of ingest panicked; the station cannot go on"
+            );
+            std::process::abort();
+        }
+    };
     std::thread::Builder::new()
         .name(name)
         .spawn(work)
         .map_err(|error| IngestError::Store(format!("cannot start a thread: {error}")))
-}
-
-/// A panic in a stage is a bug: it is passed on, not buried.
-fn join(thread: JoinHandle<()>) {
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
 }

@@ -73,6 +73,10 @@ impl CanonicalEvent {
         if json.len() > limits.bytes_max {
             return Err(Rejection::TooLarge);
         }
+        // The library would take an array of the fields' values too.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Rejection::Malformed);
+        }
         let wire: WireEvent<'_> = serde_json::from_slice(json).map_err(|_| Rejection::Malformed)?;
         if wire.tags.count > limits.tags_max {
             return Err(Rejection::TooLarge);

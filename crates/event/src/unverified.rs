@@ -149,6 +149,21 @@ mod tests {
             .as_json()
     }
 
+    /// Its fields' values without their names.
+    fn as_array(json: &str) -> String {
+        let event: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let names = [
+            "id",
+            "pubkey",
+            "created_at",
+            "kind",
+            "tags",
+            "content",
+            "sig",
+        ];
+        serde_json::json!(names.map(|name| &event[name])).to_string()
+    }
+
     fn parse(json: &str) -> Result<UnverifiedEvent, Rejection> {
         UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default())
     }
@@ -198,6 +213,7 @@ mod tests {
             json.replace("[[\"t\",\"proof\"]]", "[[\"t\",1]]"),
             json.replace("\"sig\":\"", "\"sig\":\"00"),
             json.to_uppercase(),
+            as_array(&json),
         ] {
             assert_eq!(parse(&broken).err(), Some(Rejection::Malformed), "{broken}");
         }

@@ -42,6 +42,8 @@ pub struct Transaction<'t> {
     pending: Pending,
     changes: Vec<Change>,
     last_sequence: Sequence,
+    /// It was looked that no record has a number after the last one.
+    appends: bool,
     pub(crate) ephemeral: Vec<VerifiedEvent>,
 }
 
@@ -80,6 +82,7 @@ impl<'t> Transaction<'t> {
             pending: Pending::default(),
             changes: Vec::new(),
             last_sequence,
+            appends: false,
             ephemeral: Vec::new(),
         }
     }
@@ -182,11 +185,26 @@ impl Transaction<'_> {
         event: &VerifiedEvent,
         coordinate: Option<&CoordinateKey>,
     ) -> Result<Sequence, StoreError> {
+        if self.pending.is_large() {
+            self.flush()?;
+        }
         let sequence = self.last_sequence.next();
         let tables = self.tables;
+        let key = sequence.key();
+        if !self.appends {
+            // LMDB would refuse an earlier key in a way that looks like success.
+            if let Some((last, _)) = tables.records.last(&self.txn)?
+                && *last >= key[..]
+            {
+                return Err(StoreError::damaged(format!(
+                    "there is a record {} after the last one",
+                    sequence.0
+                )));
+            }
+            self.appends = true;
+        }
         let txn = &mut self.txn;
         // Appending fills pages to the end; the largest number so far is always the last key.
-        let key = sequence.key();
         let already = tables.records.get_or_put_reserved_with_flags(
             txn,
             PutFlags::APPEND,
@@ -194,12 +212,7 @@ impl Transaction<'_> {
             header.encoded_len(event.json()),
             |space| header.write_with(event.json(), space),
         )?;
-        if already.is_some() {
-            return Err(StoreError::damaged(format!(
-                "there is a record {} after the last one",
-                sequence.0
-            )));
-        }
+        debug_assert!(already.is_none(), "numbers ascend");
         let prefixes = record::indexed_tags_of_event(event);
         let keys = index_keys(header, sequence, &prefixes);
         self.pending.add(header.id, sequence, keys);

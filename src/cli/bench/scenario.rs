@@ -226,7 +226,6 @@ fn add_fetching(
     rows.add(Row {
         events: (moved > 0).then_some(moved),
         event_bytes: (moved > 0).then_some(moved * event_bytes),
-        written_bytes: (totals.stored > 0).then_some(exchanged.finished.cost.written),
         wire_bytes: Some(totals.bytes_in + totals.bytes_out),
         rounds: Some(totals.rounds),
         // Without starting and ending the process.
