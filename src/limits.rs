@@ -88,13 +88,17 @@ pub const DOWNLOAD_BYTES_MAX: usize = 8 << 20;
 pub const EVENT_BYTES_GUESSED: usize = 1_024;
 /// How often a peer is asked for one id in a pass, refusals for the moment and answers that were cut off included.
 pub const ASKED_MAX: u8 = 4;
-/// Bytes of events fetched and not stored yet, of all exchanges of a run, above which no more is asked for: 64,000
-/// events of usual size, a whole commit. Parsed they take three times as much memory; twice as many store no faster.
+/// Bytes of events fetched and not stored yet, of all exchanges of a run, above which no more is asked for: 37,000
+/// events of usual size. Waiting they take half as much memory again; more store no faster.
 pub const UNSETTLED_BYTES_MAX: usize = 24 << 20;
 /// What one exchange may have of them however many the others have, so that none stands still.
 pub const UNSETTLED_BYTES_EACH: usize = 2 << 20;
-/// Above this, of one exchange, nothing is read from the peer: only one that sends more than was asked comes here.
+/// Above this, of all exchanges of a run, nothing is read from a peer that has more than its share of them.
 pub const UNSETTLED_BYTES_HARD: usize = UNSETTLED_BYTES_MAX + 2 * DOWNLOAD_BYTES_MAX;
+/// A peer that has brought nothing for so long is not what commits wait for.
+pub const MORE_COMES_WITHIN: Duration = Duration::from_millis(250);
+/// `auth-required:` to this many offers, and nothing taken: the rest would be refused as well.
+pub const AUTH_REFUSALS_MAX: u32 = 20;
 /// How long events gather while others are being stored: large batches are cheaper to verify and to commit.
 pub const GATHER_FOR: Duration = Duration::from_millis(20);
 /// After this a claim of an id is up for the next peer that lists it: the claimant's peer stalls or trickles.

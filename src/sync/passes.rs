@@ -53,8 +53,8 @@ pub(super) async fn passes(
         seen_to_the_end |= found.complete;
         (report.need_after, report.have_after) = (Some(found.need), Some(found.have));
         if is_settled(plan, &found) {
-            // What this peer did not deliver came from another one.
-            tally.forget_unresolved();
+            // What this peer did not deliver came from another one, and what it did not take it has.
+            tally.clear_unresolved();
             return Ok(Outcome::Converged);
         }
         if plan.dry_run {
@@ -168,7 +168,7 @@ fn is_settled(plan: &ExchangePlan, found: &Reconciled) -> bool {
     let left =
         (plan.direction.is_down() && found.need > 0) || (plan.direction.is_up() && found.have > 0);
     let is_one_way = !(plan.direction.is_down() && plan.direction.is_up());
-    found.is_equal() || (found.complete && !left && is_one_way)
+    found.is_equal() || (found.complete && !found.overlay_changed && !left && is_one_way)
 }
 
 /// What is to be moved, as a sum of keyed hashes. If a pass leaves exactly what the last one left, no further pass
@@ -218,17 +218,17 @@ impl Left {
 
 /// Names what no pass could settle and no other reason explains.
 fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) {
-    if !tally.unresolved().is_empty() {
-        return;
-    }
+    let explained = tally.explained();
     if plan.direction.is_down() {
         for id in findings.needs(0, usize::MAX) {
-            tally.leave(id, "fetched, but still missing here");
+            if !explained.contains(&id) {
+                tally.leave(id, "fetched, but still missing here");
+            }
         }
     }
     if plan.direction.is_up() {
         for item in findings.haves(0, usize::MAX) {
-            if !tally.held_back.contains(&item.id) {
+            if !explained.contains(&item.id) && !tally.held_back.contains(&item.id) {
                 tally.leave(item.id, "accepted by the peer, but still missing there");
             }
         }

@@ -12,7 +12,7 @@ use super::PeerLimits;
 use super::window::Window;
 use crate::limits::{
     ANSWER_LATE, DOWNLOAD_BYTES_FIRST, DOWNLOAD_BYTES_LEAST, DOWNLOAD_BYTES_MAX,
-    EVENT_BYTES_GUESSED, PAUSE_FIRST, PAUSE_MAX,
+    EVENT_BYTES_GUESSED, PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX,
 };
 use crate::protocol::ReasonPrefix;
 
@@ -47,6 +47,7 @@ impl Complaint {
                 "slow down",
                 "too fast",
                 "throttl",
+                "too many requests",
             ])
         {
             Some(Self::Pace)
@@ -81,6 +82,8 @@ pub(super) struct Asking {
     requests_max: usize,
     stated_cap: Option<usize>,
     pause: Duration,
+    /// Pauses since the peer last gave something.
+    pauses: u32,
     paused_until: Option<Instant>,
 }
 
@@ -100,8 +103,14 @@ impl Asking {
             requests_max: limits.requests_max,
             stated_cap: limits.events_per_request,
             pause: Duration::ZERO,
+            pauses: 0,
             paused_until: None,
         }
+    }
+
+    /// Pause after pause it gave nothing.
+    pub(super) fn gives_up(&self) -> bool {
+        self.pauses > PAUSES_MAX
     }
 
     /// Ids that may be under way.
@@ -143,7 +152,7 @@ impl Asking {
         self.window
             .answered(delivered * self.mean_bytes, delay, full, now);
         if delivered > 0 {
-            (self.pause, self.paused_until) = (Duration::ZERO, None);
+            (self.pause, self.pauses, self.paused_until) = (Duration::ZERO, 0, None);
             self.requests = (self.requests + 1).min(self.requests_max);
         }
         if self.looks_capped(asked, delivered) {
@@ -185,6 +194,7 @@ impl Asking {
                 if self.paused_until(now).is_none() {
                     self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
                     self.paused_until = Some(now + self.pause);
+                    self.pauses += 1;
                     self.requests = (self.requests / 2).max(1);
                     self.window.shrink(now);
                 }

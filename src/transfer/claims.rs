@@ -136,7 +136,23 @@ impl Claimant {
         claimed
     }
 
-    /// The event of this id has come. False if the id is another one's by now.
+    /// These are being asked for now, which is what their time counts from; says of each whether it is still ours.
+    pub fn renew(&self, ids: &[Id]) -> Vec<bool> {
+        let now = Instant::now();
+        let mut registry = self.claims.registry();
+        ids.iter()
+            .map(|id| match registry.held.get_mut(id) {
+                Some(claim) if claim.holder == self.number => {
+                    claim.since = now;
+                    true
+                }
+                _ => false,
+            })
+            .collect()
+    }
+
+    /// The event of this id has come: nobody takes it over. Says whether it was still ours; what it brought is welcome
+    /// in any case.
     pub fn delivered(&self, id: &Id) -> bool {
         let mut registry = self.claims.registry();
         match registry.held.get_mut(id) {

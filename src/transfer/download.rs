@@ -11,7 +11,8 @@
 //! verdict counted, also when the download ends early. Bounded: bytes asked for ([`Asking`]), bytes that have come and
 //! are not settled (for all exchanges of a run together), attempts. Beyond that it first asks no more, then reads no
 //! more. Waiting for another exchange's claim is nobody's silence. Worst case: a peer that delivers nothing costs one
-//! step deadline; one that delivers forgeries is left after a bounded number.
+//! step deadline, one that refuses everything for the moment a few pauses; one that delivers forgeries is left after a
+//! bounded number.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -30,8 +31,17 @@ use super::asking::{Asking, Complaint};
 use super::intake::Intake;
 use super::lots::{LookedUp, Lots};
 use super::{Findings, Tally, Transfer, TransferError};
-use crate::limits::{ASKED_MAX, NOTICED_PATIENCE};
+use crate::limits::{ASKED_MAX, MORE_COMES_WITHIN, NOTICED_PATIENCE};
 use crate::protocol::ReasonPrefix;
+
+/// What a download leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// Nothing, but what the peer does not have or will never give.
+    Whole,
+    /// Something that the peer would not give just now.
+    InPart,
+}
 
 /// Fetches what is found until nothing more will be, and counts what became of it; ends early, in good order, when
 /// told to stop.
@@ -45,7 +55,7 @@ pub(super) async fn download(
     findings: &Findings,
     tally: &Mutex<&mut Tally>,
     stop: &CancellationToken,
-) -> Result<(), TransferError> {
+) -> Result<Fetched, TransferError> {
     let mut download = Download {
         transfer,
         findings,
@@ -56,6 +66,8 @@ pub(super) async fn download(
         open: BTreeMap::new(),
         requests_made: 0,
         noticed: false,
+        last_heard: Instant::now(),
+        fetched: Fetched::Whole,
         under_way: 0,
         intake: Intake::new(transfer, tally),
     };
@@ -63,7 +75,8 @@ pub(super) async fn download(
     // Nothing more is to come.
     download.requests.clear();
     let settled = download.intake.settle_all().await;
-    ended.and(settled)
+    let fetched = download.fetched;
+    ended.and(settled).map(|()| fetched)
 }
 
 struct Download<'t, 'c> {
@@ -78,6 +91,9 @@ struct Download<'t, 'c> {
     requests_made: u64,
     /// The peer refused a request by a notice: one that brings nothing may have been refused as well.
     noticed: bool,
+    /// When the peer last brought something, or ended a request.
+    last_heard: Instant,
+    fetched: Fetched,
     /// Ids asked for whose events have not come.
     under_way: usize,
     intake: Intake<'t, 'c>,
@@ -100,9 +116,15 @@ impl Download<'_, '_> {
         loop {
             let now = Instant::now();
             self.give_up_silent(now);
+            if self.asking.gives_up() {
+                self.give_up_rest();
+            }
             self.ask(now);
-            self.intake
-                .expect_more(!self.requests.is_empty() && !self.intake.is_behind());
+            self.intake.expect_more(
+                !self.requests.is_empty()
+                    && !self.intake.is_behind()
+                    && self.last_heard + MORE_COMES_WITHIN > now,
+            );
             self.intake.submit(!self.requests.is_empty(), now);
             if self.is_done() {
                 return Ok(());
@@ -112,7 +134,10 @@ impl Download<'_, '_> {
             let wake = self.wake(now);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    self.fetched = Fetched::InPart;
+                    return Ok(());
+                }
                 settled = self.intake.progress() => settled?,
                 Some(looked_up) = self.lots.looked_up() => self.make_ready(looked_up?),
                 Some((asked, news)) = self.requests.next(), if reads => {
@@ -134,13 +159,16 @@ impl Download<'_, '_> {
 
     /// When something is due that nobody tells.
     fn wake(&mut self, now: Instant) -> Option<Instant> {
-        let silent = self.silent().map(|open| open.since + NOTICED_PATIENCE);
+        let silent = self.silent().map(|open| open.since.max(self.last_heard));
         let silent = silent.filter(|_| self.noticed).min();
+        let silent = silent.map(|since| since + NOTICED_PATIENCE);
         let pause = self.asking.paused_until(now);
-        [self.lots.wake(now), self.intake.due(), pause, silent]
-            .into_iter()
-            .flatten()
-            .min()
+        let quiet = self.last_heard + MORE_COMES_WITHIN;
+        let quiet = self.intake.expects_more().then_some(quiet);
+        let due = [self.lots.wake(now), pause, silent, quiet];
+        // What was due and could not be done waits for what makes it possible, and that wakes by itself.
+        let due = due.into_iter().flatten().filter(|due| *due > now);
+        due.chain(self.intake.due()).min()
     }
 
     fn is_done(&self) -> bool {
@@ -161,6 +189,18 @@ impl Download<'_, '_> {
         });
     }
 
+    /// Pause after pause the peer gave nothing: the rest is for the next run.
+    fn give_up_rest(&mut self) {
+        let (ready, others) = self.lots.give_up();
+        self.intake.claimant().release(&ready);
+        for id in ready.iter().chain(&others) {
+            self.fetched = Fetched::InPart;
+            self.intake
+                .tally()
+                .leave(*id, "not asked for: the peer limits the rate");
+        }
+    }
+
     /// Claims and sends requests, as far as the peer and our store bear it.
     fn ask(&mut self, now: Instant) {
         if self.asking.paused_until(now).is_some() || self.intake.is_behind() {
@@ -170,16 +210,24 @@ impl Download<'_, '_> {
         let room = self.asking.ids().saturating_sub(waiting);
         let room = if waiting == 0 { room.max(1) } else { room };
         self.lots.prepare(self.intake.claimant(), room, now);
+        // Few large requests: some relays count them.
+        let least = self.asking.ids_per_request().min(self.asking.ids() / 2);
         while self.lots.ready() > 0 && self.open.len() < self.asking.requests() {
             let count = self.asking.ids_per_request().min(self.lots.ready());
             let count = if self.open.is_empty() {
                 count.min(self.asking.ids())
-            } else if self.under_way + count > self.asking.ids() {
+            } else if self.under_way + count > self.asking.ids()
+                || (count < least && self.lots.has_more())
+            {
                 return;
             } else {
                 count
             };
-            let wanted = self.lots.take(count);
+            let wanted = self.lots.take(self.intake.claimant(), count);
+            if wanted.is_empty() {
+                continue;
+            }
+            let count = wanted.len();
             self.requests_made += 1;
             self.under_way += count;
             let withdrawn = CancellationToken::new();
@@ -203,6 +251,7 @@ impl Download<'_, '_> {
                 .progress
                 .send_modify(|progress| progress.downloaded += count);
             self.intake.tally().downloaded += count;
+            self.last_heard = Instant::now();
             if let Some(open) = self.open.get_mut(&asked.number) {
                 open.heard = true;
             }
@@ -228,6 +277,7 @@ impl Download<'_, '_> {
         let under_way = self.under_way;
         self.under_way -= asked.missing.len();
         self.open.remove(&asked.number);
+        self.last_heard = now;
         match end {
             End::Whole => {
                 let cut_off = self.asking.completed(
@@ -250,7 +300,10 @@ impl Download<'_, '_> {
                     &format!("request closed: {text}"),
                 );
             }
-            End::Withdrawn => self.miss(asked, true, "request not answered"),
+            End::Withdrawn => {
+                self.asking.heed(Complaint::Number, self.open.len(), now);
+                self.miss(asked, true, "request not answered");
+            }
         }
     }
 
@@ -268,6 +321,9 @@ impl Download<'_, '_> {
                     asked: before + 1,
                 });
             } else {
+                if worth_asking_again {
+                    self.fetched = Fetched::InPart;
+                }
                 self.intake.tally().leave(*id, why);
             }
         }
@@ -300,7 +356,7 @@ impl Download<'_, '_> {
 
     /// Once notices have been heeded, silence may mean that another request was meant.
     fn give_up_silent(&self, now: Instant) {
-        if self.noticed {
+        if self.noticed && self.last_heard + NOTICED_PATIENCE <= now {
             self.silent()
                 .filter(|open| open.since + NOTICED_PATIENCE <= now)
                 .for_each(|open| open.withdrawn.cancel());

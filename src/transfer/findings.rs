@@ -2,7 +2,7 @@
 //!
 //! Takes ids in the order in which they are reported (by time, roughly), each once; gives them by place, and says when
 //! there are more or no more. Invariant: what is in it stays, at its place. Bounded by the reconciliation, which stops
-//! at `DIFFERENCE_IDS_MAX`. Duplicates are told apart by a keyed hash of 64 bits: a collision, of one in 2^25 passes of
+//! at `DIFFERENCE_IDS_MAX`, and lets no side in that is not moved beyond half of that. Duplicates are told apart by a keyed hash of 64 bits: a collision, of one in 2^25 passes of
 //! the largest size, leaves an id to the next pass.
 
 use std::collections::HashSet;
@@ -21,6 +21,8 @@ pub struct Found {
     pub have: usize,
     /// Nothing more will be found.
     pub over: bool,
+    /// The sets were compared to the end.
+    pub complete: bool,
 }
 
 /// The two lists of one reconciliation, growing.
@@ -67,10 +69,11 @@ impl Findings {
         });
     }
 
-    /// Says that nothing more will be found.
-    pub(super) fn finish(&self) {
+    /// Says that nothing more will be found, and whether the sets were compared to the end.
+    pub(super) fn finish(&self, complete: bool) {
         self.lists().seen = HashSet::new();
-        self.found.send_modify(|found| found.over = true);
+        self.found
+            .send_modify(|found| (found.over, found.complete) = (true, complete));
     }
 
     /// How much there is now.
@@ -128,7 +131,7 @@ mod tests {
         let (mut need, mut have) = (vec![id(3), id(1)], vec![item(9), item(2)]);
         findings.keep_new(&mut need, &mut have);
         findings.add(&need, &have);
-        findings.finish();
+        findings.finish(true);
         assert_eq!(findings.needs(0, 10), [id(9), id(3), id(1)]);
         assert_eq!(findings.needs(1, 1), [id(3)]);
         assert_eq!(findings.haves(0, 10), [item(9), item(2)]);
@@ -136,6 +139,7 @@ mod tests {
             need: 3,
             have: 2,
             over: true,
+            complete: true,
         };
         assert_eq!(findings.found(), found);
     }

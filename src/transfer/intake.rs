@@ -83,7 +83,8 @@ impl<'t, 'c> Intake<'t, 'c> {
 
     /// Whether nothing more is to be read either.
     pub(super) fn is_flooded(&self) -> bool {
-        self.claimant.unsettled().0 >= UNSETTLED_BYTES_HARD
+        let (ours, all) = self.claimant.unsettled();
+        ours >= UNSETTLED_BYTES_EACH && all >= UNSETTLED_BYTES_HARD
     }
 
     /// Whether the fate of everything that came is decided, and what follows is written.
@@ -122,6 +123,11 @@ impl<'t, 'c> Intake<'t, 'c> {
         } else if self.more.is_none() {
             self.more = Some(self.transfer.ingest.bulk_stream());
         }
+    }
+
+    /// Whether commits wait for more of this peer.
+    pub(super) fn expects_more(&self) -> bool {
+        self.more.is_some()
     }
 
     /// Submits what has gathered: at once if ingest is idle or nothing more comes, else when it is much, or was long.

@@ -20,6 +20,8 @@ use super::known::{Sorted, sort_known};
 use super::{Findings, Transfer, TransferError, off_runtime};
 use crate::limits::{CLAIM_LOOK_EVERY, DEFERRED_LOOK_EVERY};
 
+/// Of what was put off, so many times as many ids are looked at as there is room for.
+const DEFERRED_LOOKED_AT: usize = 4;
 /// Ids claimed and looked up at a time.
 const LOT: usize = 2_000;
 
@@ -30,7 +32,7 @@ pub(super) struct Lots<'t> {
     /// Place of the next id that was not looked at yet.
     next: usize,
     /// Held by other exchanges when they were looked at.
-    deferred: Vec<Wanted>,
+    deferred: VecDeque<Wanted>,
     /// When they may be looked at again.
     next_look: Option<Instant>,
     again: VecDeque<Wanted>,
@@ -48,7 +50,7 @@ impl<'t> Lots<'t> {
             transfer,
             findings,
             next: 0,
-            deferred: Vec::new(),
+            deferred: VecDeque::new(),
             next_look: None,
             again: VecDeque::new(),
             looking_up: FuturesUnordered::new(),
@@ -70,9 +72,46 @@ impl<'t> Lots<'t> {
         self.ready.len()
     }
 
-    /// Gives out the next ids.
-    pub(super) fn take(&mut self, count: usize) -> Vec<Wanted> {
-        self.ready.drain(..count.min(self.ready.len())).collect()
+    /// Whether ids will become ready besides those that are.
+    pub(super) fn has_more(&self) -> bool {
+        let found = self.findings.found();
+        !found.over
+            || self.next < found.need
+            || !self.again.is_empty()
+            || !self.looking_up.is_empty()
+    }
+
+    /// Gives out up to `count` of the next ids: those that are still ours. What another exchange took over while they
+    /// waited here is put off.
+    pub(super) fn take(&mut self, claimant: &Claimant, count: usize) -> Vec<Wanted> {
+        let taken: Vec<Wanted> = self.ready.drain(..count.min(self.ready.len())).collect();
+        let ids: Vec<[u8; 32]> = taken.iter().map(|wanted| wanted.id).collect();
+        let mut wanted = Vec::with_capacity(taken.len());
+        for (taken, ours) in taken.into_iter().zip(claimant.renew(&ids)) {
+            if ours {
+                wanted.push(taken);
+            } else {
+                self.deferred.push_back(taken);
+            }
+        }
+        wanted
+    }
+
+    /// Gives all that is left up: the ids that were claimed, and the others.
+    pub(super) fn give_up(&mut self) -> (Vec<[u8; 32]>, Vec<[u8; 32]>) {
+        let ids = |wanted: &mut VecDeque<Wanted>| -> Vec<[u8; 32]> {
+            std::mem::take(wanted)
+                .into_iter()
+                .map(|wanted| wanted.id)
+                .collect()
+        };
+        let ready = ids(&mut self.ready);
+        let mut others = ids(&mut self.again);
+        others.extend(ids(&mut self.deferred));
+        let new = self.findings.needs(self.next, usize::MAX);
+        self.next += new.len();
+        others.extend(new);
+        (ready, others)
     }
 
     /// An id is to be asked for once more.
@@ -113,8 +152,14 @@ impl<'t> Lots<'t> {
         }
         if lot.len() < room && self.next_look.is_some_and(|due| due <= now) {
             self.next_look = None;
-            let deferred = std::mem::take(&mut self.deferred);
+            // A part at a time: what is still held goes to the end of the line.
+            let before = lot.len();
+            let look = (DEFERRED_LOOKED_AT * room).min(self.deferred.len());
+            let deferred = self.deferred.drain(..look).collect();
             self.claim(claimant, deferred, room, &mut lot, now);
+            if lot.len() > before {
+                self.next_look = Some(now);
+            }
         }
         if lot.is_empty() {
             return;
@@ -150,7 +195,7 @@ impl<'t> Lots<'t> {
             if claimed.get(place) == Some(&true) {
                 lot.push(wanted);
             } else {
-                self.deferred.push(wanted);
+                self.deferred.push_back(wanted);
             }
         }
         if claimed.len() < ids.len() {

@@ -110,6 +110,9 @@ pub enum TransferError {
     /// The peer's negentropy message cannot be read.
     #[error("malformed negentropy message: {0}")]
     Malformed(String),
+    /// Our set changed under a message in a way that its overlay does not follow: another pass will see it whole.
+    #[error("our set changed while it was being compared")]
+    SetMoved,
     /// Pass after pass the sets still differed, in something else each time.
     #[error("the sets still differ after {0} passes")]
     Unsettled(usize),
@@ -142,6 +145,7 @@ impl TransferError {
             Self::Refused(_) => "refused",
             Self::UnknownVersion(_) => "unknown_version",
             Self::Malformed(_) => "malformed_negentropy",
+            Self::SetMoved => "set_moved",
             Self::Unsettled(_) => "unsettled",
             Self::TooManyRounds(_) => "too_many_rounds",
             Self::Forgeries { .. } => "forgeries",

@@ -2,8 +2,8 @@
 //!
 //! Takes a transfer; gives what the reconciliation found, and counts what was moved. Fetching begins with the first ids,
 //! so that neither the rounds nor the peer's answers are waited for in turn. **Nothing is offered before everything was
-//! fetched and stored**: a deletion may be among it, and a relay that keeps no tombstones would take back what its
-//! author deleted. Where one part fails the others end: reconciling and offering
+//! found, fetched and stored** (or the peer does not have it, or will never give it): a deletion may be among it, and a
+//! relay that keeps no tombstones would take back what its author deleted. Else offering waits for a later pass. Where one part fails the others end: reconciling and offering
 //! at once, fetching when what has come is stored and counted. The failure told is that of the first part to fail; of
 //! several at once (a connection that breaks), of the first in the order of the steps. It does not decide what comes
 //! next: see `sync::passes`.
@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::download::download;
+use super::download::{Fetched, download};
 use super::upload::upload;
 use super::{Findings, Reconciled, Tally, Transfer, TransferError, reconcile};
 
@@ -83,7 +83,10 @@ async fn move_parts(
         if transfer.fetches {
             // It ends by itself when told, after it has settled what has come.
             let fetched = download(transfer, findings, &tally, &side_by_side.stop).await;
-            side_by_side.note(Part::Download, fetched);
+            side_by_side.note(Part::Download, fetched) == Some(Fetched::Whole)
+                && findings.found().complete
+        } else {
+            true
         }
     };
     let offering = async {
@@ -92,8 +95,9 @@ async fn move_parts(
             side_by_side.part(Part::Upload, offered).await;
         }
     };
-    fetching.await;
-    offering.await;
+    if fetching.await {
+        offering.await;
+    }
 }
 
 /// What ends the other parts when one fails.

@@ -56,7 +56,7 @@ pub async fn reconcile(
     transfer.ingest.sweep().await?;
     let overlay = load_overlay(transfer).await?;
     let outcome = converse(transfer, &overlay, findings).await?;
-    findings.finish();
+    findings.finish(outcome.complete);
     let changes = outcome.changes;
     let overlay_changed = !changes.enter.is_empty() || !changes.leave.is_empty();
     transfer
@@ -133,20 +133,30 @@ async fn converse(
         .await?;
     loop {
         let message = answer_of(reply, session.initiator.rounds())?;
-        let step;
-        (session, step) = off_runtime(move || {
+        let taken = off_runtime(move || {
             let step = session.take(&message)?;
             Ok((session, step))
-        })
-        .await?;
+        });
+        let step;
+        (session, step) = match taken.await {
+            // What is being stored meanwhile took something away that the overlay is about: look again.
+            Err(TransferError::SetMoved) => {
+                return Ok(Conversed {
+                    unkept,
+                    changes,
+                    complete: false,
+                });
+            }
+            taken => taken?,
+        };
         let rounds = session.initiator.rounds();
         transfer
             .progress
             .send_modify(|progress| progress.rounds += 1);
         let mut difference = std::mem::take(&mut session.difference);
-        findings.keep_new(&mut difference.need, &mut difference.have);
         let found = findings.found();
-        unkept.shed(transfer.fetches, transfer.offers, found, &mut difference);
+        unkept.shed(transfer.fetches, found, &mut difference);
+        findings.keep_new(&mut difference.need, &mut difference.have);
         let kept = found.need + found.have + difference.need.len() + difference.have.len();
         let sorting = sort_out(transfer, overlay, findings, difference, &mut changes);
         let next = match step {
@@ -194,13 +204,15 @@ struct Unkept {
 }
 
 impl Unkept {
-    fn shed(&mut self, fetches: bool, offers: bool, found: Found, difference: &mut Difference) {
+    fn shed(&mut self, fetches: bool, found: Found, difference: &mut Difference) {
         const KEPT_MAX: usize = DIFFERENCE_IDS_MAX / 2;
         if !fetches && found.need + difference.need.len() > KEPT_MAX {
             self.need += difference.need.len() as u64;
             difference.need.clear();
         }
-        if !offers && found.have + difference.have.len() > KEPT_MAX {
+        // Also where they are to be offered: that waits until everything was fetched, so they must not be what cuts a
+        // pass short. The rest is found by the next one.
+        if found.have + difference.have.len() > KEPT_MAX {
             self.have += difference.have.len() as u64;
             difference.have.clear();
         }
@@ -233,6 +245,7 @@ impl Session {
                 TransferError::UnknownVersion(offered)
             }
             ReconcileError::Set(error) => error.into(),
+            ReconcileError::InconsistentSet => TransferError::SetMoved,
             other => TransferError::Malformed(other.to_string()),
         })
     }
@@ -312,13 +325,13 @@ mod tests {
         let found = Found {
             need: DIFFERENCE_IDS_MAX / 2,
             have: DIFFERENCE_IDS_MAX / 2,
-            over: false,
+            ..Found::default()
         };
         let mut unkept = Unkept::default();
-        unkept.shed(true, false, found, &mut difference);
+        unkept.shed(true, found, &mut difference);
         assert_eq!((unkept.need, unkept.have), (0, 3));
         assert_eq!((difference.need.len(), difference.have.len()), (3, 0));
-        unkept.shed(false, false, Found::default(), &mut difference);
+        unkept.shed(false, Found::default(), &mut difference);
         assert_eq!(difference.need.len(), 3, "a bounded part is kept");
     }
 }

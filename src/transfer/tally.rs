@@ -80,6 +80,17 @@ impl Tally {
             .retain(|_, (named, _)| named.iter().any(|id| held_back.contains(id)));
     }
 
+    /// Forgets all that was left over: there is nothing any more.
+    pub fn clear_unresolved(&mut self) {
+        self.unresolved.clear();
+    }
+
+    /// Ids that are named as left over.
+    pub fn explained(&self) -> HashSet<[u8; 32]> {
+        let named = self.unresolved.values().flat_map(|(named, _)| named);
+        named.copied().collect()
+    }
+
     /// What is left over, by reason.
     pub fn unresolved(&self) -> Vec<Unresolved> {
         self.unresolved

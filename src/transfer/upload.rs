@@ -22,9 +22,9 @@ use super::memory::Memory;
 use super::window::Window;
 use super::{Findings, Tally, Transfer, TransferError, off_runtime};
 use crate::limits::{
-    ANSWER_LATE, ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, OFFERED_MAX, PAUSE_FIRST, PAUSE_MAX,
-    PAUSES_MAX, POLICY_REMEMBERED, UPLOAD_BYTES_IN_FLIGHT, UPLOADS_FIRST, UPLOADS_IN_FLIGHT,
-    UPLOADS_LEAST,
+    ANSWER_LATE, AUTH_REFUSALS_MAX, ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, OFFERED_MAX,
+    PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX, POLICY_REMEMBERED, UPLOAD_BYTES_IN_FLIGHT, UPLOADS_FIRST,
+    UPLOADS_IN_FLIGHT, UPLOADS_LEAST,
 };
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Publication, PublishError};
@@ -56,6 +56,7 @@ pub(super) async fn upload(
         bytes: 0,
         pause: Duration::ZERO,
         pauses: 0,
+        auth_refusals: 0,
         paused_until: None,
         memory: Memory::new(transfer),
     };
@@ -80,6 +81,8 @@ struct Upload<'t, 'c> {
     pause: Duration,
     /// Pauses since the peer last took something.
     pauses: u32,
+    /// `auth-required:` answers before it took anything.
+    auth_refusals: u32,
     paused_until: Option<Instant>,
     memory: Memory<'t>,
 }
@@ -143,6 +146,14 @@ impl<'c> Upload<'_, 'c> {
     /// Reads the next events while those before them are under way.
     fn read_ahead(&mut self) {
         if !self.reading.is_empty() || self.waiting.len() >= READ_AT_ONCE {
+            return;
+        }
+        if self.gives_up() {
+            let rest = self.findings.haves(self.next, usize::MAX);
+            self.next += rest.len();
+            for item in rest {
+                self.tally().hold_back(item.id, NOT_OFFERED);
+            }
             return;
         }
         let items = self.findings.haves(self.next, READ_AT_ONCE);
@@ -210,6 +221,10 @@ impl<'c> Upload<'_, 'c> {
             let now = self.transfer.clock.unix_seconds();
             let entry = refused(&mut self.tally(), &offer, publication, now);
             self.memory.enter(entry);
+            if publication.prefix == ReasonPrefix::AuthRequired && self.tally().uploaded == 0 {
+                self.auth_refusals += 1;
+                self.hold_back_if_in_vain();
+            }
         }
     }
 
@@ -238,6 +253,10 @@ impl<'c> Upload<'_, 'c> {
         let why = format!("refused by the peer: {}", ReasonPrefix::RateLimited);
         tally.hold_back(offer.key.id, &why);
         drop(tally);
+        self.hold_back_if_in_vain();
+    }
+
+    fn hold_back_if_in_vain(&mut self) {
         if self.gives_up() {
             for offer in std::mem::take(&mut self.waiting) {
                 self.tally().hold_back(offer.key.id, NOT_OFFERED);
@@ -245,13 +264,13 @@ impl<'c> Upload<'_, 'c> {
         }
     }
 
-    /// Pause after pause it took nothing: the rest is for the next run.
+    /// Pause after pause, or asking who we are, it took nothing: the rest is for the next run.
     fn gives_up(&self) -> bool {
-        self.pauses > PAUSES_MAX
+        self.pauses > PAUSES_MAX || self.auth_refusals >= AUTH_REFUSALS_MAX
     }
 }
 
-const NOT_OFFERED: &str = "not offered: the peer limits the rate";
+const NOT_OFFERED: &str = "not offered: the peer takes nothing for now";
 
 /// Reads the next events, up to a bound of bytes. Those that are gone meanwhile need no upload.
 async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferError> {

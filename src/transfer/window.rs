@@ -49,7 +49,7 @@ impl Window {
         } else if full {
             let more = match self.shrunk {
                 None => amount,
-                Some(_) => (self.least * amount).div_ceil(self.size),
+                Some(_) => self.least.saturating_mul(amount).div_ceil(self.size),
             };
             self.size = self.size.saturating_add(more).min(self.most);
         }

@@ -70,6 +70,8 @@ impl<S: SortedSet + ?Sized> SortedSet for Overlaid<'_, S> {
                 while let Some(earlier) = added.next_if(|earlier| *earlier < item) {
                     visit(earlier)?;
                 }
+                // One that is not in the base (any more) must not keep those after it from being left out.
+                while removed.next_if(|earlier| *earlier < item).is_some() {}
                 if removed.next_if_eq(&item).is_some() {
                     return ControlFlow::Continue(());
                 }
