@@ -376,6 +376,25 @@ fn what_the_peer_has_deleted_is_not_offered_to_it_again_though_it_may_keep_no_to
     assert!(!offered.contains(&deleted.id.to_hex()));
 }
 
+#[test]
+fn while_a_peer_does_not_give_what_it_has_nothing_is_offered_to_it() {
+    let home = Home::new();
+    let events = some_notes(40);
+    home.import(&events[20..]);
+    // A deletion might be among what it does not give.
+    let (relay, played) = FakeRelay::scripted(Script {
+        crowded: Some((0, Crowded::Closed("rate-limited: slow down"))),
+        ..Script::holding(&events[..20])
+    });
+    let report = run_within(&home, &[relay.address()], PATIENT);
+    assert_eq!(report.outcome, Outcome::Partial, "{report:#?}");
+    assert_eq!(played.take_offered(), Vec::<String>::new());
+    let peer = &report.peers[0];
+    assert_eq!((peer.need, peer.have), (20, 20));
+    let left: u64 = peer.unresolved.iter().map(|left| left.count).sum();
+    assert_eq!(left, 40, "{peer:#?}");
+}
+
 /// A clock that keeps the store's writer waiting while it is held.
 #[derive(Debug, Default)]
 struct Brake {

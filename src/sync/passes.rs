@@ -219,6 +219,11 @@ impl Left {
 /// Names what no pass could settle and no other reason explains.
 fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) {
     let explained = tally.explained();
+    let why_missing_there = if tally.offering_waited {
+        "not offered while something was not fetched"
+    } else {
+        "accepted by the peer, but still missing there"
+    };
     if plan.direction.is_down() {
         for id in findings.needs(0, usize::MAX) {
             if !explained.contains(&id) {
@@ -229,7 +234,7 @@ fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) {
     if plan.direction.is_up() {
         for item in findings.haves(0, usize::MAX) {
             if !explained.contains(&item.id) && !tally.held_back.contains(&item.id) {
-                tally.leave(item.id, "accepted by the peer, but still missing there");
+                tally.leave(item.id, why_missing_there);
             }
         }
     }

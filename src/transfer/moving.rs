@@ -95,7 +95,13 @@ async fn move_parts(
             side_by_side.part(Part::Upload, offered).await;
         }
     };
-    if fetching.await {
+    let may_offer = fetching.await;
+    // Counting does not panic.
+    tally
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .offering_waited = !may_offer;
+    if may_offer {
         offering.await;
     }
 }

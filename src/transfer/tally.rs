@@ -42,6 +42,8 @@ pub struct Tally {
     pub brought_by_others: u64,
     /// Ids that the peer refused for the moment: not offered again in this exchange.
     pub held_back: HashSet<[u8; 32]>,
+    /// The last pass offered nothing, because something was not fetched.
+    pub offering_waited: bool,
     unresolved: BTreeMap<String, (HashSet<[u8; 32]>, u64)>,
 }
 
