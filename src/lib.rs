@@ -44,7 +44,8 @@ pub mod protocol;
 pub mod peer;
 // Reaching other stations; so far the station's identity.
 pub mod tunnel;
-// Events made up for demonstration and measuring.
+// Events and distance made up for demonstration, measuring and tests.
+pub mod distance;
 pub mod samples;
 // What everything rests on: memory, bounds, tasks, time, randomness.
 pub mod allocator;

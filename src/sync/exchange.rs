@@ -20,7 +20,7 @@ use crate::relay_client::{
 };
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
-use crate::transfer::{Claims, PeerLimits, Pulse, Tally, Transfer, TransferProgress};
+use crate::transfer::{Claims, Learnt, PeerLimits, Pulse, Tally, Transfer, TransferProgress};
 
 /// What an exchange works with.
 #[derive(Debug, Clone)]
@@ -77,6 +77,7 @@ pub async fn exchange(
         since: plan.since,
         until: plan.until,
         limits: conversation.limits,
+        learnt: Learnt::default(),
         claims: Arc::clone(&context.claims),
         pulse: Arc::new(Pulse::default()),
         step_deadline: context.deadlines.step,

@@ -4,6 +4,7 @@
 //! request. Bytes under way are ids times the mean size of what came: well below what makes a relay drop a reader.
 //! Pure: time is an argument. It does not ask, and does not count how often an id was asked for.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ use crate::protocol::ReasonPrefix;
 const MEAN_OVER: usize = 64;
 /// A request is not made smaller than this for being too large: then something else is the matter.
 const IDS_LEAST: usize = 10;
+/// After so many whole answers in a row a request may be twice as large again.
+const WHOLE_ANSWERS_TO_GROW: u32 = 8;
 /// An answer of fewer events is not taken for one that was cut off.
 const CAP_LEAST: usize = 10;
 
@@ -70,12 +73,37 @@ impl Complaint {
     }
 }
 
+/// How the peer of an exchange is asked, kept from one pass to the next: its limits are found out once.
+#[derive(Debug, Clone, Default)]
+pub struct Learnt(Arc<Mutex<Option<Asking>>>);
+
+impl Learnt {
+    /// What an earlier pass has learnt; else what the peer says of itself.
+    pub(super) fn take(&self, limits: &PeerLimits) -> Asking {
+        self.slot().take().unwrap_or_else(|| Asking::new(limits))
+    }
+
+    /// Keeps it for the next pass.
+    pub(super) fn keep(&self, asking: Asking) {
+        *self.slot() = Some(asking);
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Asking>> {
+        // Nothing is computed under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How one peer is asked.
 #[derive(Debug, Clone)]
 pub(super) struct Asking {
     window: Window,
     mean_bytes: usize,
     ids_per_request: usize,
+    /// More than this the peer has said not to take.
+    ids_per_request_max: usize,
+    /// Whole answers in a row to requests of that many ids.
+    whole_answers: u32,
     /// What the ids in a request were before an answer looked cut off; nothing has confirmed yet that it was.
     suspected: Option<usize>,
     requests: usize,
@@ -98,6 +126,8 @@ impl Asking {
             ),
             mean_bytes: EVENT_BYTES_GUESSED,
             ids_per_request: limits.ids_per_request,
+            ids_per_request_max: limits.ids_per_request,
+            whole_answers: 0,
             suspected: None,
             requests: limits.requests_max,
             requests_max: limits.requests_max,
@@ -158,7 +188,14 @@ impl Asking {
         if self.looks_capped(asked, delivered) {
             let before = std::mem::replace(&mut self.ids_per_request, delivered.max(1));
             self.suspected.get_or_insert(before.max(delivered));
+            self.whole_answers = 0;
             return true;
+        }
+        self.whole_answers += u32::from(delivered == asked && asked == self.ids_per_request);
+        if self.whole_answers >= WHOLE_ANSWERS_TO_GROW {
+            // What looked cut off may have been a round number by chance.
+            self.ids_per_request = (2 * self.ids_per_request).min(self.ids_per_request_max);
+            self.whole_answers = 0;
         }
         match self.suspected {
             // It was not cut off: these it does not have.
@@ -188,6 +225,7 @@ impl Asking {
             }
             Complaint::Size if self.ids_per_request > IDS_LEAST => {
                 self.ids_per_request = (self.ids_per_request / 2).max(IDS_LEAST);
+                self.ids_per_request_max = self.ids_per_request;
             }
             // Also where there is nothing left to make fewer or smaller.
             Complaint::Number | Complaint::Pace | Complaint::Size => {
@@ -277,6 +315,25 @@ mod tests {
             "it just did not have them"
         );
         assert!(!asking.completed(before, 237, Duration::ZERO, 0, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_grow_again_after_whole_answers_but_not_beyond_what_the_peer_takes() {
+        let now = Instant::now();
+        let mut asking = asking();
+        let before = asking.ids_per_request();
+        assert!(asking.completed(before, 20, Duration::ZERO, 0, now));
+        for _ in 0..100 {
+            let ids = asking.ids_per_request();
+            assert!(!asking.completed(ids, ids, Duration::ZERO, 0, now));
+        }
+        assert_eq!(asking.ids_per_request(), before);
+        asking.heed(Complaint::Size, 1, now);
+        for _ in 0..100 {
+            let ids = asking.ids_per_request();
+            asking.completed(ids, ids, Duration::ZERO, 0, now);
+        }
+        assert_eq!(asking.ids_per_request(), before / 2);
     }
 
     #[tokio::test(start_paused = true)]

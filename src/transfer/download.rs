@@ -60,7 +60,7 @@ pub(super) async fn download(
         transfer,
         findings,
         filter: transfer.filter(),
-        asking: Asking::new(&transfer.limits),
+        asking: transfer.learnt.take(&transfer.limits),
         lots: Lots::new(transfer, findings),
         requests: FuturesUnordered::new(),
         open: BTreeMap::new(),
@@ -76,6 +76,7 @@ pub(super) async fn download(
     download.requests.clear();
     let settled = download.intake.settle_all().await;
     let fetched = download.fetched;
+    transfer.learnt.keep(download.asking);
     ended.and(settled).map(|()| fetched)
 }
 

@@ -41,6 +41,7 @@ use nostr::filter::Filter;
 use nostr::types::Timestamp;
 use tokio::sync::watch;
 
+pub use asking::Learnt;
 pub use claims::{Claimant, Claims};
 pub use findings::{Findings, Found};
 pub use moving::{Failed, Part, look_and_move, move_found};
@@ -77,6 +78,8 @@ pub struct Transfer {
     pub until: Option<u64>,
     /// What the peer can be asked at a time.
     pub limits: PeerLimits,
+    /// What earlier passes learnt of how it can be asked.
+    pub learnt: Learnt,
     /// Who of the run fetches what.
     pub claims: Arc<Claims>,
     /// Whether the peer is alive.

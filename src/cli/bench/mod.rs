@@ -4,7 +4,6 @@
 //! with `--million` what shows only with many events. Every exchange must converge, else there are no figures. One run
 //! each: compare figures of one run only. Needs room in the temporary directory for about ten times the events.
 
-mod delay;
 mod process;
 mod row;
 mod scenario;

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::delay::DelayingProxy;
 use super::process::{Bench, Cost, Finished};
 use super::row::Row;
 use super::{Input, Rows};
 use crate::cli::exit::Failure;
 use crate::cli::table::bytes;
+use crate::distance::DelayingProxy;
 use crate::sync::{Outcome, RunReport};
 
 /// One-way delays of the distant exchanges.

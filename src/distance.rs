@@ -1,7 +1,7 @@
 //! A proxy on loopback that delays every byte, in each direction, by a fixed time: distance without a network.
 //!
-//! Order is kept, nothing is lost, and bandwidth is not limited, as long as what is on its way fits its bound. It runs
-//! in the measuring process, whose processor time is nobody's row.
+//! For measuring and for tests. Order is kept, nothing is lost, and bandwidth is not limited, as long as what is on its way
+//! fits its bound. Worst case: 256 MB for each direction of each connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::cli::exit::Failure;
 use crate::tasks::TaskGroup;
 
 /// Pieces of at most this many bytes.
@@ -21,16 +20,19 @@ const PIECES_ON_THE_WAY: usize = 4_096;
 /// Tasks: the listener, and one for each connection.
 const TASKS_MAX: usize = 64;
 
-/// Ends when dropped.
+/// A proxy. [`Self::end`] ends it; otherwise it lives as long as its runtime.
 #[derive(Debug)]
-pub(super) struct DelayingProxy {
+pub struct DelayingProxy {
     address: SocketAddr,
     tasks: TaskGroup,
 }
 
 impl DelayingProxy {
     /// Listens on a free port and passes everything on to `target` (`host:port`), `one_way` later.
-    pub(super) async fn start(target: &str, one_way: Duration) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// The system's, if there is no port to be had.
+    pub async fn start(target: &str, one_way: Duration) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let tasks = TaskGroup::new(TASKS_MAX);
@@ -46,17 +48,17 @@ impl DelayingProxy {
                 });
             }
         };
-        tasks.spawn(listening).map_err(Failure::local)?;
+        tasks.spawn(listening).map_err(std::io::Error::other)?;
         Ok(Self { address, tasks })
     }
 
     /// Where to connect to instead of the target.
-    pub(super) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("ws://{}", self.address)
     }
 
     /// Ends every connection.
-    pub(super) async fn end(self) {
+    pub async fn end(self) {
         self.tasks.end().await;
     }
 }
