@@ -1,7 +1,7 @@
 //! A proxy on loopback that delays every byte, in each direction, by a fixed time: distance without a network.
 //!
-//! For measuring and for tests. Order is kept, nothing is lost, and bandwidth is not limited, as long as what is on its way
-//! fits its bound. Worst case: 256 MB for each direction of each connection.
+//! For measuring and for tests. Order is kept, nothing is lost, and bandwidth is not limited, as long as what is on its
+//! way fits its bound. Worst case: 256 MB for each direction of each connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;

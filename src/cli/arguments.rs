@@ -60,7 +60,7 @@ pub(super) enum Command {
     },
     /// Write a commented configuration
     Init(InitArguments),
-    /// Measure this machine: import, cold exchange, equal exchange
+    /// Measure this machine: imports, exchanges near and far
     Bench(BenchArguments),
 }
 

@@ -5,8 +5,8 @@
 //!   cut short when somebody waits for an acknowledgement, but never below a size worth a commit.
 //! - Changes to overlays are committed together.
 //!
-//! "The busier, the cheaper": what queues up meanwhile goes together. Everything held here is bounded by the room
-//! that submissions hold. Worst case for a prompt submission: if it comes when all records of a bulk commit are written,
+//! "The busier, the cheaper": what queues up meanwhile goes together. Everything held here is bounded by the room that
+//! submissions hold. Worst case for a prompt submission: if it comes when all records of a bulk commit are written,
 //! what that commit still takes (the index entries and the disk), and its own; before that, the smallest cut.
 
 use std::collections::VecDeque;

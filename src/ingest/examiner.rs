@@ -1,9 +1,10 @@
 //! The threads that examine: gate, verification and policy, in batches of what has queued up.
 //!
 //! Each lane has its queue. Prompt submissions have a thread of their own, so that nobody's acknowledgement waits
-//! behind a bulk batch; so have suspects, so that one-by-one verification slows nobody else: what they had queued before
-//! they were found out is handed over to it, as far as its queue goes. Bulk has one thread for each core, and batches as
-//! large as verification likes best. What needs no writing is answered here. Worst case of a batch: its events, parsed.
+//! behind a bulk batch; so have suspects, so that one-by-one verification slows nobody else: what they had queued
+//! before they were found out is handed over to it, as far as its queue goes. Bulk has one thread for each core, and
+//! batches as large as verification likes best. What needs no writing is answered here. Worst case of a batch: its
+//! events, parsed.
 
 use std::sync::Arc;
 

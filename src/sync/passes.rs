@@ -2,9 +2,10 @@
 //!
 //! The first pass looks and moves at the same time. Every later one looks first: what the last one left over is not
 //! moved again over and over. While other exchanges of the run bring what this peer lacks, later passes wait for them,
-//! longer each time, so that passes are not used up on a set that grows. Takes a transfer; gives an outcome, and counts in report and tally. Invariants: whatever
-//! was moved, the last word is a reconciliation's; `need` and `have` are what the first full look found, together with
-//! what was moved before it was complete, also when the exchange is cut off. Bounded: passes.
+//! longer each time, so that passes are not used up on a set that grows. Takes a transfer; gives an outcome, and counts
+//! in report and tally. Invariants: whatever was moved, the last word is a reconciliation's; `need` and `have` are what
+//! the first full look found, together with what was moved before it was complete, also when the exchange is cut off.
+//! Bounded: passes.
 
 use std::hash::{BuildHasher, RandomState};
 

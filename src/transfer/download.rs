@@ -5,14 +5,14 @@
 //!     ▲ put off, held by another exchange ◄─┘      └─► again (refused, cut off), a bounded number of times
 //! ```
 //!
-//! Three parts ([`Lots`], [`Asking`], [`Intake`]) and the loop that drives them. Nothing here waits for something else: requests are refilled while earlier ones run and while commits are made.
-//! Takes findings in their order while they grow; gives a tally. Invariants: an id is asked for only while it is
-//! claimed; what a request brings is checked against what it asked for; what has come is offered to ingest and its
-//! verdict counted, also when the download ends early. Bounded: bytes asked for ([`Asking`]), bytes that have come and
-//! are not settled (for all exchanges of a run together), attempts. Beyond that it first asks no more, then reads no
-//! more. Waiting for another exchange's claim is nobody's silence. Worst case: a peer that delivers nothing costs one
-//! step deadline, one that refuses everything for the moment a few pauses; one that delivers forgeries is left after a
-//! bounded number.
+//! Three parts ([`Lots`], [`Asking`], [`Intake`]) and the loop that drives them. Nothing here waits for something else:
+//! requests are refilled while earlier ones run and while commits are made. Takes findings in their order while they
+//! grow; gives a tally. Invariants: an id is asked for only while it is claimed; what a request brings is checked
+//! against what it asked for; what has come is offered to ingest and its verdict counted, also when the download ends
+//! early. Bounded: bytes asked for ([`Asking`]), bytes that have come and are not settled (for all exchanges of a run
+//! together), attempts. Beyond that it first asks no more, then reads no more. Waiting for another exchange's claim is
+//! nobody's silence. Worst case: a peer that delivers nothing costs one step deadline, one that refuses everything for
+//! the moment a few pauses; one that delivers forgeries is left after a bounded number.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -2,8 +2,8 @@
 //!
 //! Takes ids in the order in which they are reported (by time, roughly), each once; gives them by place, and says when
 //! there are more or no more. Invariant: what is in it stays, at its place. Bounded by the reconciliation, which stops
-//! at `DIFFERENCE_IDS_MAX`, and lets no side in that is not moved beyond half of that. Duplicates are told apart by a keyed hash of 64 bits: a collision, of one in 2^25 passes of
-//! the largest size, leaves an id to the next pass.
+//! at `DIFFERENCE_IDS_MAX`, and lets no side in that is not moved beyond half of that. Duplicates are told apart by a
+//! keyed hash of 64 bits: a collision, of one in 2^25 passes of the largest size, leaves an id to the next pass.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

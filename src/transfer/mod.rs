@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Takes a conversation with one peer, a scope and a window; gives counts and what stayed unresolved. What is found is
-//! fetched while more is being found; offering comes after ([`look_and_move`]). Every wait for the peer is under the step deadline, as far as the peer answers nothing else meanwhile ([`Pulse`]). Invariants: an
-//! upload counts only with its OK; what arrives is stored only through ingest; a peer's forgery is remembered against
-//! that peer alone; of the exchanges of a run, one at a time fetches an id ([`Claims`]). Deliberately absent:
-//! connecting, deciding the outcome. Bounded: ids of a difference, requests, events and bytes in flight, rounds.
+//! fetched while more is being found; offering comes after ([`look_and_move`]). Every wait for the peer is under the
+//! step deadline, as far as the peer answers nothing else meanwhile ([`Pulse`]). Invariants: an upload counts only with
+//! its OK; what arrives is stored only through ingest; a peer's forgery is remembered against that peer alone; of the
+//! exchanges of a run, one at a time fetches an id ([`Claims`]). Deliberately absent: connecting, deciding the outcome.
+//! Bounded: ids of a difference, requests, events and bytes in flight, rounds.
 
 mod arrivals;
 mod asked;

@@ -1,12 +1,12 @@
 //! Looking and moving side by side: rounds of reconciling and what they lead to, over one conversation.
 //!
-//! Takes a transfer; gives what the reconciliation found, and counts what was moved. Fetching begins with the first ids,
-//! so that neither the rounds nor the peer's answers are waited for in turn. **Nothing is offered before everything was
-//! found, fetched and stored** (or the peer does not have it, or will never give it): a deletion may be among it, and a
-//! relay that keeps no tombstones would take back what its author deleted. Else offering waits for a later pass. Where one part fails the others end: reconciling and offering
-//! at once, fetching when what has come is stored and counted. The failure told is that of the first part to fail; of
-//! several at once (a connection that breaks), of the first in the order of the steps. It does not decide what comes
-//! next: see `sync::passes`.
+//! Takes a transfer; gives what the reconciliation found, and counts what was moved. Fetching begins with the first
+//! ids, so that neither the rounds nor the peer's answers are waited for in turn. **Nothing is offered before
+//! everything was found, fetched and stored** (or the peer does not have it, or will never give it): a deletion may be
+//! among it, and a relay that keeps no tombstones would take back what its author deleted. Else offering waits for a
+//! later pass. Where one part fails the others end: reconciling and offering at once, fetching when what has come is
+//! stored and counted. The failure told is that of the first part to fail; of several at once (a connection that
+//! breaks), of the first in the order of the steps. It does not decide what comes next: see `sync::passes`.
 
 use std::sync::{Mutex, PoisonError};
 

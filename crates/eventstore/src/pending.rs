@@ -4,9 +4,10 @@
 //! Takes entries as events are admitted, and takes them back when an event goes again before it was written; takes the
 //! entries of stored events that go; writes each index in one ascending pass. Records come and go at once: only their
 //! entries wait. Does not read an index: whoever does has this written first. Removing in order matters beyond speed:
-//! at random, or in several passes, the pages that fall empty pile up in LMDB until the transaction is full. So new entries
-//! are written before they are many ([`Pending::is_large`]), those that go in one pass at the end. Worst case of memory:
-//! 28 bytes for each tag of all events that one transaction removes, up to 5,000 events of 5,000 tags for one deletion.
+//! at random, or in several passes, the pages that fall empty pile up in LMDB until the transaction is full. So new
+//! entries are written before they are many ([`Pending::is_large`]), those that go in one pass at the end. Worst case
+//! of memory: 28 bytes for each tag of all events that one transaction removes, up to 5,000 events of 5,000 tags for
+//! one deletion.
 
 use std::collections::{HashMap, HashSet};
 

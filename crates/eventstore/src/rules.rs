@@ -1,9 +1,10 @@
 //! The event rules: what is kept, what gives way, what is removed (NIP-01, 09, 40, 62, 59).
 //!
-//! Takes a verified event inside a transaction, gives its [`Admission`]. Invariant: whatever the order in which
-//! a set of events arrives, the same events are stored in the end, because deletions leave tombstones: for an id,
-//! for an address up to a time, and for an address up to the version that was deleted by its id. Nobody deletes for others (but the addressee of a gift wrap), and nothing deletes a deletion. Does not decide who
-//! may write, nor what is in scope. Worst case: a deletion of 5,000 tags costs 5,000 look-ups.
+//! Takes a verified event inside a transaction, gives its [`Admission`]. Invariant: whatever the order in which a set
+//! of events arrives, the same events are stored in the end, because deletions leave tombstones: for an id, for an
+//! address up to a time, and for an address up to the version that was deleted by its id. Nobody deletes for others
+//! (but the addressee of a gift wrap), and nothing deletes a deletion. Does not decide who may write, nor what is in
+//! scope. Worst case: a deletion of 5,000 tags costs 5,000 look-ups.
 
 use constellation_event::{CanonicalKey, KindClass, Rejection, VerifiedEvent};
 use nostr::event::Kind;

@@ -1,8 +1,8 @@
 //! What the store costs: writing, opening, reconciling, looking ids up, serving them. Prints tables; judges nothing.
 //!
-//! `cargo bench -p constellation-eventstore -- [SECTION…] [--events N] [--folder PATH] [--batch N]…`; without a section,
-//! all of them. Events are real signed ones, made once and kept in `--folder` (default: a folder of the system's
-//! temporary ones). The default of 200,000 takes a minute; a million some five, most of it for signatures.
+//! `cargo bench -p constellation-eventstore -- [SECTION…] [--events N] [--folder PATH] [--batch N]…`; without a
+//! section, all of them. Events are real signed ones, made once and kept in `--folder` (default: a folder of the
+//! system's temporary ones). The default of 200,000 takes a minute; a million some five, most of it for signatures.
 //! Figures of a machine that does something else at the time are worth nothing.
 
 #![allow(clippy::disallowed_methods)] // it measures: it needs the real time

@@ -1,11 +1,12 @@
 //! What a piece of work cost: time, processor time, bytes to the disk, anonymous memory.
 //!
-//! Takes its figures from `/proc`; elsewhere than on Linux they are zero. *Written* is `wchar`: the bytes given to system
-//! calls, which for this store are whole changed pages, each written once in a transaction (a few twice, that were
-//! written early and changed again). `write_bytes` stands beside it: it counts writes through a map too, but by the whole
-//! piece of page cache that a page lies in, which may be many times as large. *Memory* is the highest `RssAnon` seen by a
-//! thread that looks every few milliseconds, less what was there at the start: where all events are loaded beforehand
-//! it is too low by what their making left free, so only the figures of `stream` are the store's and a batch's.
+//! Takes its figures from `/proc`; elsewhere than on Linux they are zero. *Written* is `wchar`: the bytes given to
+//! system calls, which for this store are whole changed pages, each written once in a transaction (a few twice, that
+//! were written early and changed again). `write_bytes` stands beside it: it counts writes through a map too, but by
+//! the whole piece of page cache that a page lies in, which may be many times as large. *Memory* is the highest
+//! `RssAnon` seen by a thread that looks every few milliseconds, less what was there at the start: where all events are
+//! loaded beforehand it is too low by what their making left free, so only the figures of `stream` are the store's and
+//! a batch's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

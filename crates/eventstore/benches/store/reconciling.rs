@@ -1,7 +1,8 @@
 //! Reconciling two stores: spread differences, none, the newest ones, and refusals in an overlay.
 //!
-//! Both sides run on one thread, so the time is that of both together, and processor time; each message works on a snapshot
-//! of its own, as in the product. Beside it the same by the reference implementation. Bytes are those of JSON messages with hex, in both directions.
+//! Both sides run on one thread, so the time is that of both together, and processor time; each message works on a
+//! snapshot of its own, as in the product. Beside it the same by the reference implementation. Bytes are those of JSON
+//! messages with hex, in both directions.
 
 use std::time::Duration;
 
