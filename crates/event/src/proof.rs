@@ -59,7 +59,7 @@ impl IdProven {
     ///
     /// # Errors
     /// The event, if the signature is not the author's.
-    #[allow(clippy::result_large_err)]
+    #[allow(clippy::result_large_err)] // as above
     pub(crate) fn alone(self) -> Result<SignatureProven, Self> {
         static VERIFIER: LazyLock<Secp256k1<VerifyOnly>> =
             LazyLock::new(Secp256k1::verification_only);
@@ -81,7 +81,7 @@ impl IdProven {
     ///
     /// # Errors
     /// The event, if its author or signature has a form that BIP-340 refuses.
-    #[allow(clippy::result_large_err)]
+    #[allow(clippy::result_large_err)] // as above
     pub(crate) fn claim(self, authors: &LiftedAuthors) -> Result<Claimed, Self> {
         let (id, signature) = (self.0.id(), self.0.signature());
         match Claim::read(self.author(), authors, &id, &signature) {

@@ -12,8 +12,12 @@ use crate::cli::table::bytes;
 use crate::distance::DelayingProxy;
 use crate::sync::{Outcome, RunReport};
 
-/// One-way delays of the distant exchanges.
-const DELAYS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(100)];
+/// One-way delays of the distant exchanges; without any there is still the proxy.
+const DELAYS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+];
 /// Of the events, one in this many is exchanged over the longer distances too.
 const FEW: u64 = 10;
 
@@ -78,26 +82,22 @@ pub(super) async fn exchanges(
     let few = inputs[1].events / FEW;
     let part = station(folder, "part");
     import(bench, &part, &inputs[1].head(folder, few)?).await?;
-    for delay in [Duration::ZERO].into_iter().chain(DELAYS) {
-        let proxy = DelayingProxy::start(host_of(&serving.relay), delay).await?;
-        let name = format!("copy-{}", delay.as_millis());
-        let all = fetch(bench, &station(folder, &name), &proxy.address()).await?;
-        let what = format!("cold exchange, {} ms one way", delay.as_millis());
-        add_fetching(rows, &what, &all, event_bytes)?;
-        proxy.end().await;
-    }
+    let all = Afar {
+        copies: "copy",
+        what: "cold exchange",
+        event_bytes,
+    };
+    all.fetch(bench, folder, &serving.relay, rows).await?;
     serving.end().await?;
     let serving = bench.serve(&part).await?;
-    for delay in [Duration::ZERO].into_iter().chain(DELAYS) {
-        let proxy = DelayingProxy::start(host_of(&serving.relay), delay).await?;
-        let name = format!("part-copy-{}", delay.as_millis());
-        let few = fetch(bench, &station(folder, &name), &proxy.address()).await?;
-        let what = format!("cold exchange of a tenth, {} ms one way", delay.as_millis());
-        add_fetching(rows, &what, &few, event_bytes)?;
-        proxy.end().await;
-    }
+    let tenth = Afar {
+        copies: "part-copy",
+        what: "cold exchange of a tenth",
+        event_bytes,
+    };
+    tenth.fetch(bench, folder, &serving.relay, rows).await?;
     serving.end().await?;
-    for delay in [Duration::ZERO].into_iter().chain(DELAYS) {
+    for delay in DELAYS {
         let empty = bench
             .serve(&station(folder, &format!("offered-{}", delay.as_millis())))
             .await?;
@@ -116,6 +116,35 @@ pub(super) async fn exchanges(
         empty.end().await?;
     }
     Ok(())
+}
+
+/// Cold exchanges through a proxy, one for each delay, each into a station of its own.
+struct Afar<'a> {
+    /// The stations' names, before the delay.
+    copies: &'a str,
+    what: &'a str,
+    event_bytes: u64,
+}
+
+impl Afar<'_> {
+    async fn fetch(
+        &self,
+        bench: &Bench<'_>,
+        folder: &Path,
+        relay: &str,
+        rows: &mut Rows,
+    ) -> Result<(), Failure> {
+        for delay in DELAYS {
+            let proxy = DelayingProxy::start(host_of(relay), delay).await?;
+            let milliseconds = delay.as_millis();
+            let copy = station(folder, &format!("{}-{milliseconds}", self.copies));
+            let exchanged = fetch(bench, &copy, &proxy.address()).await?;
+            let what = format!("{}, {milliseconds} ms one way", self.what);
+            add_fetching(rows, &what, &exchanged, self.event_bytes)?;
+            proxy.end().await;
+        }
+        Ok(())
+    }
 }
 
 /// What shows only with many events.
