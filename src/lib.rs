@@ -42,7 +42,7 @@ pub mod ingest;
 pub mod protocol;
 // Who we exchange with.
 pub mod peer;
-// Reaching other stations; so far the station's identity.
+// A byte stream to another station.
 pub mod tunnel;
 // Events and distance made up for demonstration, measuring and tests.
 pub mod distance;

@@ -18,7 +18,7 @@ use constellation::daemon::{DataDirectory, Station};
 use constellation::limits::{
     CLAIM_OVERDUE, DOWNLOAD_BYTES_MAX, UNSETTLED_BYTES_MAX, UPLOADS_FIRST,
 };
-use constellation::relay_client::NetworkDialer;
+use constellation::relay_client::Dialer;
 use constellation::sync::{
     Deadlines, ExchangeContext, Outcome, PeerReport, RunReport, ScopeOptions, SyncRequest,
     exchange, plan,
@@ -502,7 +502,7 @@ async fn exchange_with(
     let tasks = station.tasks().child(2);
     let context = ExchangeContext {
         ingest: station.ingest().clone(),
-        dialer: Arc::new(NetworkDialer),
+        dialer: Arc::new(Dialer::without_tunnels()),
         clock: Clock::system(),
         tasks: tasks.clone(),
         deadlines: PATIENT,

@@ -223,9 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_refused_in_words() {
+    fn a_malformed_address_is_refused_with_its_line() {
         let error = load("[[peers]]\naddress = \"/p2p/12D3KooW\"\n", &[]).expect_err("refused");
-        assert!(error.to_string().contains("not built yet"), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.contains("line 2") && error.contains("not a multiaddr"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::control::{self, ControlContext, StationFacts};
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::random::Random;
-use crate::relay_client::NetworkDialer;
+use crate::relay_client::Dialer;
 use crate::relay_server::RelayContext;
 use crate::sync::{FileLock, LockError, RunContext, Runner, SyncOptions};
 use crate::tasks::TaskGroup;
@@ -106,7 +106,7 @@ impl Station {
         let sync_options = watch::Sender::new(Arc::new(config.sync_options()));
         let context = RunContext {
             ingest: ingest.clone(),
-            dialer: Arc::new(NetworkDialer),
+            dialer: Arc::new(Dialer::without_tunnels()),
             clock: clock.clone(),
             random: random.clone(),
             tasks: run_tasks.clone(),

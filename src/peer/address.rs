@@ -1,32 +1,97 @@
-//! A peer's address, in one normal form.
+//! A peer's address, in one normal form: a relay's URL, or a station by its PeerID.
+//!
+//! Takes what captains write; gives something that can be dialled, and the key under which the peer is known. A station
+//! is known by its PeerID whatever the address it was written with: addresses change, a station does not.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use multiaddr::{Multiaddr, PeerId, Protocol};
 use url::Url;
 
-/// Why a text is no address that this version can dial.
+/// Why a text is no address that can be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// A libp2p address: tunnels are not built yet.
-    #[error("{0}: tunnels (/ip4/…/p2p/…, /p2p/…) are not built yet; use ws:// or wss://")]
-    TunnelsNotBuilt(String),
     /// Not a WebSocket URL.
-    #[error("{0}: not a peer address; expected ws://host:port or wss://host")]
+    #[error(
+        "{0}: not a peer address; expected ws://host:port, wss://host, /ip4/…/tcp/…/p2p/<PeerID> or /p2p/<PeerID>"
+    )]
     NotAnAddress(String),
+    /// A libp2p address that is malformed.
+    #[error(
+        "{text}: not a multiaddr ({why}); expected for instance /ip4/192.0.2.1/tcp/4011/p2p/<PeerID>"
+    )]
+    NotAMultiaddr {
+        /// What was written.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A libp2p address that does not say whose it is.
+    #[error("{0}: does not say which station it leads to; add /p2p/<PeerID> at its end")]
+    NoPeerId(String),
+}
+
+/// A station: its PeerID, and where it may be found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StationAddress {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Where it may be reached, with `/p2p/<PeerID>` at its end; `None` if others know.
+    pub hint: Option<Multiaddr>,
+}
+
+/// What an address leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A relay, dialled over TCP or TLS.
+    Relay(Url),
+    /// A station, reached through a tunnel.
+    Station(StationAddress),
 }
 
 /// `ws://host:port/path` or `wss://host/path`, normalised: lower-case host, no default port, no credentials or
-/// fragment, no slash at the end. Dialled as it was written, compared by its normal form.
+/// fragment, no slash at the end; or `/p2p/<PeerID>`, with or without an address before it. Dialled as it was written,
+/// compared by its normal form.
 #[derive(Debug, Clone)]
 pub struct PeerAddress {
+    target: Target,
+    /// The URL of the conversation: the relay's own, or one that stands for the station.
     url: Url,
     text: String,
 }
 
 impl PeerAddress {
-    /// As a URL, for dialling.
+    /// A station that others know how to reach.
+    pub fn of_station(peer: PeerId) -> Self {
+        Self::from_station(StationAddress { peer, hint: None })
+    }
+
+    fn from_station(station: StationAddress) -> Self {
+        let url = Url::parse(&format!("ws://{}.p2p", station.peer))
+            .expect("a PeerID has letters and digits only");
+        Self {
+            url,
+            text: format!("/p2p/{}", station.peer),
+            target: Target::Station(station),
+        }
+    }
+
+    /// What to dial.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The station's PeerID, if it is one.
+    pub fn peer_id(&self) -> Option<PeerId> {
+        match &self.target {
+            Target::Station(station) => Some(station.peer),
+            Target::Relay(_) => None,
+        }
+    }
+
+    /// Host and path of the conversation's request. For a station the host is only a name.
     pub fn url(&self) -> &Url {
         &self.url
     }
@@ -34,6 +99,16 @@ impl PeerAddress {
     /// The normal form: the key under which a peer is known.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// As it can be dialled: for a station with its hint.
+    pub fn written(&self) -> String {
+        match &self.target {
+            Target::Station(StationAddress {
+                hint: Some(hint), ..
+            }) => hint.to_string(),
+            _ => self.text.clone(),
+        }
     }
 }
 
@@ -43,7 +118,7 @@ impl FromStr for PeerAddress {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let trimmed = text.trim();
         if trimmed.starts_with('/') {
-            return Err(AddressError::TunnelsNotBuilt(trimmed.to_owned()));
+            return station_address(trimmed).map(Self::from_station);
         }
         let not_an_address = || AddressError::NotAnAddress(trimmed.to_owned());
         let mut url = Url::parse(trimmed).map_err(|_| not_an_address())?;
@@ -53,8 +128,27 @@ impl FromStr for PeerAddress {
         }
         url.set_fragment(None);
         let text = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { url, text })
+        Ok(Self {
+            target: Target::Relay(url.clone()),
+            url,
+            text,
+        })
     }
+}
+
+/// Reads a multiaddr that ends in `/p2p/<PeerID>`; `/ipfs/<PeerID>`, its older spelling, means the same.
+fn station_address(text: &str) -> Result<StationAddress, AddressError> {
+    let address: Multiaddr =
+        text.parse()
+            .map_err(|error: multiaddr::Error| AddressError::NotAMultiaddr {
+                text: text.to_owned(),
+                why: error.to_string(),
+            })?;
+    let Some(Protocol::P2p(peer)) = address.iter().last() else {
+        return Err(AddressError::NoPeerId(text.to_owned()));
+    };
+    let hint = (address.iter().count() > 1).then_some(address);
+    Ok(StationAddress { peer, hint })
 }
 
 impl PartialEq for PeerAddress {
@@ -84,8 +178,9 @@ impl fmt::Display for PeerAddress {
 }
 
 impl serde::Serialize for PeerAddress {
+    /// As it can be dialled: whoever reads it must be able to.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
+        serializer.serialize_str(&self.written())
     }
 }
 
@@ -99,6 +194,8 @@ impl<'de> serde::Deserialize<'de> for PeerAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PEER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
     #[test]
     fn spellings_of_one_address_have_one_key() {
@@ -119,13 +216,40 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_dialled_is_refused_in_words() {
-        for text in ["/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW", "/p2p/12D3KooW"] {
-            assert!(matches!(
-                text.parse::<PeerAddress>(),
-                Err(AddressError::TunnelsNotBuilt(_))
-            ));
+    fn a_station_is_known_by_its_peer_id_and_dialled_as_it_was_written() {
+        let known: PeerAddress = format!("/p2p/{PEER}").parse().expect("an address");
+        for text in [
+            format!("/ip4/192.0.2.1/tcp/4011/p2p/{PEER}"),
+            format!("/dns4/a.example/udp/4011/quic-v1/p2p/{PEER}"),
+            format!(" /ip4/192.0.2.1/tcp/4011/ipfs/{PEER} "),
+        ] {
+            let address: PeerAddress = text.parse().expect("an address");
+            assert_eq!(address, known);
+            assert_eq!(address.to_string(), format!("/p2p/{PEER}"));
+            assert!(
+                address.written().starts_with("/ip4") || address.written().starts_with("/dns4")
+            );
+            let json = serde_json::to_string(&address).expect("a text");
+            let again: PeerAddress = serde_json::from_str(&json).expect("an address");
+            assert_eq!(again.target(), address.target(), "the hint is not lost");
         }
+        assert_eq!(known.written(), format!("/p2p/{PEER}"));
+    }
+
+    #[test]
+    fn what_cannot_be_dialled_is_refused_in_words() {
+        for text in ["/ip4/127.0.0.1/tcp/x", "/p2p/12D3KooW", "/nonsense"] {
+            let error = text.parse::<PeerAddress>().expect_err("refused");
+            assert!(
+                matches!(error, AddressError::NotAMultiaddr { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains(text), "{error}");
+        }
+        assert!(matches!(
+            "/ip4/127.0.0.1/tcp/4011".parse::<PeerAddress>(),
+            Err(AddressError::NoPeerId(_))
+        ));
         for text in [
             "",
             "http://x",

@@ -1,9 +1,12 @@
-//! Who we exchange with: addresses, and what a link to a peer is for.
+//! Who we exchange with: addresses, what a link to a peer is for, and bytes to it.
 //!
-//! Pure types. A peer is keyed by its normalised address, never by a port that happens to be forwarded to it.
+//! Pure types. A peer is keyed by its PeerID or its normalised URL, never by a port that happens to be forwarded to it.
 
 mod address;
 mod link;
+mod stream;
 
-pub use address::{AddressError, PeerAddress};
+pub use address::{AddressError, PeerAddress, StationAddress, Target};
 pub use link::Direction;
+pub use multiaddr::{Multiaddr, PeerId};
+pub use stream::{ByteStream, Stream};

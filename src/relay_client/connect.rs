@@ -11,7 +11,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -20,19 +19,13 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Host, Url};
 
 use crate::limits::CONNECT_DEADLINE;
+use crate::peer::ByteStream;
 use crate::protocol::websocket::{STATION_HEADER, connect_websocket};
 use crate::protocol::{HandshakeError, SocketLimits, TextSocket};
+use crate::tunnel::OpenError;
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
-
-/// Bytes in both directions: a TCP or TLS connection, or a tunnel.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-/// Any byte stream.
-pub type ByteStream = Box<dyn Stream>;
 
 /// Why a relay could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +48,9 @@ pub enum ConnectError {
     /// The certificate is not the host's, or TLS failed otherwise.
     #[error("TLS: {0}")]
     Tls(String),
+    /// No tunnel to the station.
+    #[error("tunnel: {0}")]
+    Tunnel(#[from] OpenError),
     /// The other side does not open a WebSocket.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -70,6 +66,7 @@ impl ConnectError {
             Self::Network(_) => "network",
             Self::Timeout => "timeout",
             Self::Tls(_) => "tls",
+            Self::Tunnel(error) => error.label(),
             Self::Handshake(_) => "handshake",
         }
     }

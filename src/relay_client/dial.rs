@@ -2,30 +2,61 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
-
-use super::connect::{ByteStream, ConnectError, dial};
+use super::connect::{ConnectError, dial};
+use crate::peer::{ByteStream, PeerAddress, Target};
+use crate::tunnel::{Carrier, OpenError, ServiceName, Source};
 
 /// A byte stream on its way.
 pub type Dialling<'d> = Pin<Box<dyn Future<Output = Result<ByteStream, ConnectError>> + Send + 'd>>;
 
 /// Opens byte streams to peers.
 pub trait Dial: std::fmt::Debug + Send + Sync {
-    /// Opens one to `url` within `deadline`. Cancel safe: dropping it closes what was opened.
+    /// Opens one to the relay at `address` within `deadline`. Cancel safe: dropping it closes what was opened.
     ///
     /// # Errors
     /// [`ConnectError`], but not its `Handshake`.
-    fn dial<'d>(&'d self, url: &'d Url, deadline: Duration) -> Dialling<'d>;
+    fn dial<'d>(&'d self, address: &'d PeerAddress, deadline: Duration) -> Dialling<'d>;
 }
 
-/// Dials over the network: TCP, with TLS for `wss://`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NetworkDialer;
+/// Dials relays over the network (TCP, with TLS for `wss://`) and stations through tunnels.
+#[derive(Debug, Clone, Default)]
+pub struct Dialer {
+    carrier: Option<Arc<dyn Carrier>>,
+}
 
-impl Dial for NetworkDialer {
-    fn dial<'d>(&'d self, url: &'d Url, deadline: Duration) -> Dialling<'d> {
-        Box::pin(dial(url, deadline))
+impl Dialer {
+    /// Reaches relays only; stations are refused with [`OpenError::CarrierDown`].
+    pub fn without_tunnels() -> Self {
+        Self::default()
+    }
+
+    /// Reaches stations by this carrier.
+    pub fn with_tunnels(carrier: Arc<dyn Carrier>) -> Self {
+        Self {
+            carrier: Some(carrier),
+        }
+    }
+}
+
+impl Dial for Dialer {
+    fn dial<'d>(&'d self, address: &'d PeerAddress, deadline: Duration) -> Dialling<'d> {
+        let station = match address.target() {
+            Target::Relay(url) => return Box::pin(dial(url, deadline)),
+            Target::Station(station) => station,
+        };
+        Box::pin(async move {
+            let Some(carrier) = &self.carrier else {
+                let down = "tunnels are switched off here ([tunnel] enabled = false)";
+                return Err(OpenError::CarrierDown(down.to_owned()).into());
+            };
+            if let Some(hint) = &station.hint {
+                carrier.learn(station.peer, std::slice::from_ref(hint), Source::Static);
+            }
+            let service = ServiceName::strfry();
+            Ok(carrier.open(station.peer, &service, deadline).await?)
+        })
     }
 }

@@ -13,7 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use url::{Position, Url};
 
-use super::connect::{ByteStream, ConnectError, dial};
+use super::connect::{ConnectError, dial};
+use crate::peer::ByteStream;
 use crate::protocol::RelayInformation;
 
 /// The largest document that is read.

@@ -20,9 +20,9 @@ mod publication;
 mod registry;
 mod request;
 
-pub use connect::{ByteStream, ConnectError, ConnectOptions, connect, connect_over, dial};
+pub use connect::{ConnectError, ConnectOptions, connect, connect_over, dial};
 pub use conversation::{Conversation, ConversationCounters, ConversationError, ConversationLimits};
-pub use dial::{Dial, Dialling, NetworkDialer};
+pub use dial::{Dial, Dialer, Dialling};
 pub use negotiation::{NegReply, Negotiation, NegotiationBusy};
 pub use publication::{PendingPublication, Publication, PublishError};
 pub use request::{Request, RequestEnd, RequestItem};

@@ -137,12 +137,12 @@ async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, 
     };
     let (url, deadline) = (plan.address.url(), context.deadlines.connect);
     let socket = async {
-        let stream = context.dialer.dial(url, deadline).await?;
+        let stream = context.dialer.dial(&plan.address, deadline).await?;
         connect_over(stream, url, &options).await
     };
     // What the peer says of itself is a hint: it is asked for at the same time, and never waited for longer.
     let information = async {
-        let stream = context.dialer.dial(url, deadline).await.ok()?;
+        let stream = context.dialer.dial(&plan.address, deadline).await.ok()?;
         fetch_information_over(stream, url, deadline).await
     };
     let information = tokio::time::timeout(deadline, Box::pin(information));

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use libp2p_identity::Keypair;
+use libp2p::identity::Keypair;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use constellation::config::Config;
 use constellation::daemon::{DataDirectory, Station};
 use constellation::random::Random;
-use constellation::relay_client::NetworkDialer;
+use constellation::relay_client::Dialer;
 use constellation::sync::{Deadlines, RunContext, RunReport, Runner, SyncOptions, SyncRequest};
 use constellation::time::Clock;
 
@@ -42,7 +42,7 @@ pub(crate) fn run_within(home: &Home, peers: &[&str], deadlines: Deadlines) -> R
         let tasks = station.tasks().child(64);
         let context = RunContext {
             ingest: station.ingest().clone(),
-            dialer: Arc::new(NetworkDialer),
+            dialer: Arc::new(Dialer::without_tunnels()),
             clock: Clock::system(),
             random: Random::system(),
             tasks: tasks.clone(),
