@@ -30,6 +30,8 @@ pub mod schedule;
 pub mod sync;
 // Clients and other stations, served.
 pub mod relay_server;
+// What goes through tunnels, at both of their ends.
+pub mod services;
 // Events as JSON lines, in and out.
 pub mod archive;
 // Making our set and a peer's equal.
@@ -47,9 +49,10 @@ pub mod tunnel;
 // Events and distance made up for demonstration, measuring and tests.
 pub mod distance;
 pub mod samples;
-// What everything rests on: memory, bounds, tasks, time, randomness.
+// What everything rests on: memory, bounds, tasks, time, randomness, small files.
 pub mod allocator;
 pub mod limits;
 pub mod random;
+pub mod state_file;
 pub mod tasks;
 pub mod time;

@@ -5,12 +5,14 @@
 //! key takes no text. Absent file: all defaults, unless it was named.
 
 mod sample;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 pub use sample::sample;
+pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions};
 
 use crate::relay_server::RelayOptions;
 use crate::schedule::ScheduleOptions;
@@ -31,6 +33,12 @@ pub struct Config {
     pub station: StationOptions,
     /// `[relay]`.
     pub relay: RelayOptions,
+    /// `[tunnel]`.
+    pub tunnel: TunnelOptions,
+    /// `[kubo]`.
+    pub kubo: KuboOptions,
+    /// `[astroport]`.
+    pub astroport: AstroportOptions,
     /// `[[peers]]`.
     pub peers: Vec<PeerOptions>,
     /// `[scope]`.
@@ -45,12 +53,15 @@ pub struct Config {
 pub struct StationOptions {
     /// What the station calls itself in reports and to other relays.
     pub name: String,
+    /// The name of the constellation. Absent: that of its swarm key, or the one it joined, or one of its own.
+    pub constellation: Option<String>,
 }
 
 impl Default for StationOptions {
     fn default() -> Self {
         Self {
             name: "constellation".into(),
+            constellation: None,
         }
     }
 }

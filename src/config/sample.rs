@@ -14,6 +14,9 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 [station]
 # What the station calls itself in reports.
 #name = "constellation"
+# The name of the constellation. By default it is known by its swarm key, or is the one that this station joined, or one
+# of its own. When it changes, nothing is shared until you confirm it: constellation init --accept-constellation.
+#constellation = "our-constellation"
 
 [relay]
 # Where the relay listens. Loopback only: open it to others behind a proxy, or by your own decision.
@@ -44,6 +47,54 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #event_tags_max = 5000
 #events_per_minute = 600
 
+[tunnel]
+# Tunnels to other stations over libp2p, as kubo's "ipfs p2p". Only admitted stations may enter: those listed here, those
+# that joined with a token (constellation invite, constellation join), and those that admitted ones vouch for.
+#enabled = true
+# Where to listen. By default port 4011 on all addresses, over TCP and (without a swarm key) QUIC.
+#listen = ["/ip4/0.0.0.0/tcp/4011", "/ip4/0.0.0.0/udp/4011/quic-v1"]
+# Addresses by which others reach this station besides those it sees itself, for instance a forwarded port.
+#external = []
+# The key file of a private swarm, as kubo's. Only TCP then.
+#swarm_key = "/home/captain/.ipfs/swarm.key"
+# Another identity than identity.key: an OpenSSH ed25519 key, or the configuration of a kubo that does not run here.
+#identity = "/home/captain/.ssh/id_ed25519"
+# Stations that may enter: PeerIDs, or lines as in authorized_keys ("ssh-ed25519 AAAA…").
+#allow = []
+# Whether whoever holds the swarm key may enter. A key of zeros is public and admits nobody.
+#swarm_key_admits = false
+# Looking for stations: on the local network, and in a distributed hash table ("constellation": one that the stations
+# make up among themselves, "ipfs": that of IPFS, "off").
+#mdns = true
+#kademlia = "constellation"
+# Whether to relay for stations that cannot reach each other, and stations that relay for this one.
+#serve_relay = false
+#relays = []
+# Whether to ask the router for a port (untested).
+#upnp = false
+# Services that are never exposed, whatever a command says.
+#private = []
+# Services that others may open. The relay ("strfry") is exposed by default. Known by name: strfry 7777, ssh (its
+# server's port), ollama 11434, comfyui 8188, orpheus 5005, perplexica 3001. "allow" names the only stations it is for.
+#services = [{ name = "ssh", port = 22, allow = [] }]
+# Services of other stations, open on a port of this machine: the one named, or always the same free one.
+#open = []
+
+[kubo]
+# Whether a kubo daemon on this machine carries the tunnels: "auto" (if one answers, or ever did), "always", "never".
+#use = "auto"
+# Where its RPC answers.
+#api = "http://127.0.0.1:5001"
+
+[astroport]
+# Whether to read the cards of an Astroport swarm, and where they are (by default ~/.zen/tmp/swarm).
+#enabled = false
+#swarm = "/home/captain/.zen/tmp/swarm"
+# The UPlanet (UPLANETG1PUB) whose stations these are; by default that of this station's own card.
+#uplanet = "AwdjhpJNqzQgmSrvpUk5Fd2GxBZMJVQkBQmXn4JQLr6z"
+# Whether the stations of the swarm folder may enter.
+#admit_swarm = false
+
 [scope]
 # Kinds that are shared: "all", a list such as "0,1,30000-30003", or numbers.
 #kinds = "0,1,3,5,6,7,62,30023,30024,31922-31925"
@@ -56,7 +107,8 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 
 # One entry for each peer; none by default.
 #[[peers]]
-# Its address: ws://host:port or wss://host.
+# Its address: ws://host:port, wss://host, /ip4/…/tcp/…/p2p/<PeerID> (any multiaddr), or /p2p/<PeerID>. A station
+# that is named here may also enter.
 #address = "wss://relay.example.org"
 # Which way events go: "down" (to us), "up" (to the peer) or "both".
 #direction = "both"

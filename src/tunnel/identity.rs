@@ -3,12 +3,14 @@
 //! Made at first need; never overwritten. A key that others may read, or that cannot be decoded, is refused with the
 //! remedy, since going on with another one would make this another station.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use libp2p::identity::Keypair;
+
+use crate::state_file;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +68,7 @@ impl Identity {
                 let bytes = pair
                     .to_protobuf_encoding()
                     .map_err(|_| IdentityError::NotAKey(path.to_owned()))?;
-                write_new(path, &bytes).map_err(io_error)?;
+                state_file::replace(path, &bytes).map_err(io_error)?;
                 Ok(Self(pair))
             }
             Err(error) => Err(io_error(error)),
@@ -76,25 +78,6 @@ impl Identity {
     /// The PeerID that others know this station by.
     pub fn peer_id(&self) -> String {
         self.0.public().to_peer_id().to_string()
-    }
-}
-
-/// Writes the whole file under another name first: a crash leaves no half a key behind.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    // The name is durable when its folder is.
-    match path.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }
 
