@@ -30,6 +30,8 @@ pub mod schedule;
 pub mod sync;
 // Clients and other stations, served.
 pub mod relay_server;
+// Who else there is, and who may enter.
+pub mod discovery;
 // What goes through tunnels, at both of their ends.
 pub mod services;
 // Events as JSON lines, in and out.
@@ -44,6 +46,8 @@ pub mod ingest;
 pub mod protocol;
 // Who we exchange with.
 pub mod peer;
+// Who is admitted: cards, tokens, our own word, and what follows from them.
+pub mod trust;
 // A byte stream to another station.
 pub mod tunnel;
 // Events and distance made up for demonstration, measuring and tests.

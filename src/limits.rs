@@ -167,8 +167,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Characters of a subscription's name (NIP-01).
 pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
 
-/// Tasks that live as long as the station: listeners, the schedule, sweeping.
-pub const STATION_TASKS_MAX: usize = 16;
+/// Tasks that live as long as the station: listeners, the schedule, sweeping, tunnels.
+pub const STATION_TASKS_MAX: usize = 32;
 /// Tasks of runs. Each exchange has a group of two below it, for its conversation.
 pub const RUN_TASKS_MAX: usize = 64;
 /// Commands at a time on the control socket.

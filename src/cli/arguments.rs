@@ -1,11 +1,13 @@
 //! The words of the command line. Syntax only: what they mean is decided where they are used.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::peer::{Direction, PeerAddress};
 use crate::sync::KindsSpec;
+use crate::tunnel::ServiceName;
 
 /// Keeps a group of Nostr relays equal.
 #[derive(Debug, Parser)]
@@ -39,7 +41,7 @@ pub(super) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Start the station: relay, schedule, control socket
+    /// Start the station: relay, tunnels, schedule, control socket
     Run,
     /// Exchange events with all peers now, in both directions
     Sync(SyncArguments),
@@ -58,6 +60,17 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Services of other stations on this machine, and of this one for others
+    Tunnel {
+        #[command(subcommand)]
+        action: TunnelAction,
+    },
+    /// Make a token with which one station can join
+    Invite(InviteArguments),
+    /// Join the constellation of whoever made a token
+    Join(JoinArguments),
+    /// Who there is and who may enter
+    Peers(PeersArguments),
     /// Write a commented configuration
     Init(InitArguments),
     /// Measure this machine: imports, exchanges near and far
@@ -68,6 +81,115 @@ pub(super) enum Command {
 pub(super) enum StoreCommand {
     /// Check that indexes and fingerprints equal a rebuild, and that every event verifies
     Verify(JsonArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TunnelAction {
+    /// Show what is exposed, open and connected
+    Ls(JsonArguments),
+    /// Let admitted stations use a service of this machine
+    Expose(ExposeArguments),
+    /// Open a service of another station on a local port that stays the same
+    Open(OpenArguments),
+    /// Stop exposing a service, or close an open one
+    Close(CloseArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExposeArguments {
+    /// The service: strfry, ssh, ollama, comfyui, orpheus, perplexica, or any other name
+    #[arg(required_unless_present = "detect")]
+    pub(super) name: Option<ServiceName>,
+    /// Where it listens on this machine [default: its known port]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// Only for this station (repeatable): /p2p/<PeerID>
+    #[arg(long, value_name = "PEER")]
+    pub(super) allow: Vec<PeerAddress>,
+    /// Show which of the known services listen here, exposing nothing
+    #[arg(long, conflicts_with_all = ["name", "port", "allow"])]
+    pub(super) detect: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OpenArguments {
+    /// The service
+    pub(super) name: ServiceName,
+    /// The station: /p2p/<PeerID>, or an address that ends so
+    pub(super) peer: PeerAddress,
+    /// The local port [default: the service's own, or a free one, always the same]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CloseArguments {
+    /// The service
+    pub(super) name: ServiceName,
+    /// The station whose service is open here
+    pub(super) peer: Option<PeerAddress>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InviteArguments {
+    /// How long the token is good, such as 30m, 12h or 3d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_lifetime)]
+    pub(super) expires: Duration,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArguments {
+    /// What `constellation invite` printed on the other station
+    pub(super) token: String,
+    /// Leave the constellation that this station belongs to, and share what is stored here with the new one
+    #[arg(long)]
+    pub(super) accept_constellation: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct PeersArguments {
+    #[command(subcommand)]
+    pub(super) command: Option<PeersCommand>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PeersCommand {
+    /// Exchange events with this peer; a station may also enter
+    Add {
+        /// ws://host:port, wss://host, a multiaddr with /p2p/<PeerID>, or /p2p/<PeerID>
+        address: PeerAddress,
+    },
+    /// Take back that a peer was added or allowed
+    Remove {
+        /// An address or PeerID
+        peer: String,
+    },
+    /// Let a station enter
+    Allow {
+        /// A PeerID, an address that ends in one, or an ssh-ed25519 line
+        peer: String,
+    },
+    /// Put a station out, here and everywhere
+    Revoke {
+        /// A PeerID, an address that ends in one, or an ssh-ed25519 line
+        peer: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -91,7 +213,8 @@ pub(super) struct SyncArguments {
     /// The whole history
     #[arg(long)]
     pub(super) full: bool,
-    /// Exchange with this peer instead of the configured ones (repeatable): ws://host:port or wss://host
+    /// Exchange with this peer instead of the configured ones (repeatable): ws://host:port, wss://host,
+    /// or a station by its multiaddr or /p2p/<PeerID>
     #[arg(long, value_name = "ADDR")]
     pub(super) peer: Vec<PeerAddress>,
     /// Kinds to share: "all", or numbers and ranges such as 0,1,30000-30003
@@ -122,7 +245,7 @@ pub(super) struct DemoArguments {
     /// Spread these events (JSON lines) instead of made ones
     #[arg(long, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
-    /// Connect the stations by plain ws:// (tunnels are not built yet: this is the only way so far)
+    /// Connect the stations by plain ws:// instead of tunnels
     #[arg(long)]
     pub(super) no_tunnels: bool,
     /// Leave the stations running and print their addresses
@@ -152,6 +275,9 @@ pub(super) struct InitArguments {
     /// Write to standard output instead of the configuration file
     #[arg(long)]
     pub(super) stdout: bool,
+    /// Confirm that the events stored here may be shared with the constellation that the configuration names now
+    #[arg(long, conflicts_with = "stdout")]
+    pub(super) accept_constellation: bool,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +305,21 @@ fn parse_authors(text: &str) -> Result<AllAuthors, String> {
         "all" => Ok(AllAuthors),
         _ => Err("sharing only some authors (n2, or a list) is not built yet; use \"all\"".into()),
     }
+}
+
+/// The longest that a token may be good.
+const LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no span of time such as 30m, 12h or 3d");
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let days_are_24_hours = jiff::SpanRelativeTo::days_are_24_hours();
+    let signed = span.to_duration(days_are_24_hours).map_err(|_| wrong())?;
+    let lifetime = Duration::try_from(signed).map_err(|_| wrong())?;
+    if lifetime.is_zero() || lifetime > LIFETIME_MAX {
+        return Err("a token is good for at least a second and at most a year".to_owned());
+    }
+    Ok(lifetime)
 }
 
 /// Unix seconds, or RFC 3339.

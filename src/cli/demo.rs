@@ -1,10 +1,13 @@
 //! `constellation demo`: stations that converge before your eyes, by the same code that runs in earnest.
 //!
-//! Each station has its own data directory, store and relay on a port of its own; each then makes one run with all
-//! the others. What is said at the end is checked twice: by range fingerprints, and by exporting and comparing.
+//! Each station has its own data directory, store, relay and libp2p node. All but the first know nothing but a token
+//! that the first made; they join, hear of each other by the cards that go round, and each makes one run with all it has
+//! found, over tunnels. With `--no-tunnels` they are told each other's relays instead. What is said at the end is checked
+//! twice: by range fingerprints, and by exporting and comparing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use constellation_eventstore::{SetScope, StoredSet};
 use constellation_reconcile::{Bound, Fingerprint, SortedSet};
@@ -16,8 +19,10 @@ use super::progress::ProgressView;
 use super::sync::run_here;
 use super::table::{aligned, seconds, thousands};
 use crate::archive::{self, Export};
-use crate::config::Config;
+use crate::config::{Config, Kademlia, KuboUse};
+use crate::control::{self, TunnelCommand};
 use crate::daemon::{DataDirectory, Station};
+use crate::discovery::{InvitationReport, PeerReport};
 use crate::peer::PeerAddress;
 use crate::samples::{SocialSample, social};
 use crate::sync::{KindsSpec, Outcome, SyncRequest};
@@ -26,9 +31,14 @@ use crate::time::Clock;
 /// Notes of the made-up society; with all that belongs to them a few thousand events.
 const NOTES: usize = 1_200;
 
+/// How long stations may take to hear of each other.
+const ACQUAINTED_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 struct DemoStation {
     name: String,
     station: Station,
+    /// Its relay.
     address: PeerAddress,
 }
 
@@ -43,23 +53,40 @@ pub(super) async fn demo(arguments: DemoArguments) -> Result<Exit, Failure> {
     };
     let mut stations = Vec::new();
     for number in 1..=arguments.stations {
-        stations.push(start(folder.path(), number, &clock).await?);
+        stations.push(start(folder.path(), number, &clock, !arguments.no_tunnels).await?);
     }
-    let shown = show(&stations, &inputs, arguments.keep).await;
+    let shown = show(&stations, &inputs, &arguments).await;
     for station in stations {
         station.station.close().await;
     }
     shown
 }
 
-async fn start(folder: &Path, number: u8, clock: &Clock) -> Result<DemoStation, Failure> {
+async fn start(
+    folder: &Path,
+    number: u8,
+    clock: &Clock,
+    with_tunnels: bool,
+) -> Result<DemoStation, Failure> {
     let name = format!("station {number}");
     let mut config = Config::default();
     config.station.name.clone_from(&name);
     config.relay.listen = "127.0.0.1:0".parse().map_err(Failure::local)?;
+    config.tunnel.enabled = with_tunnels;
+    config.tunnel.listen = Some(vec![
+        "/ip4/127.0.0.1/tcp/0".parse().map_err(Failure::local)?,
+        "/ip4/127.0.0.1/udp/0/quic-v1"
+            .parse()
+            .map_err(Failure::local)?,
+    ]);
+    // Only cards, so that what is shown is what a token and one address are enough for.
+    config.tunnel.mdns = false;
+    config.tunnel.kademlia = Kademlia::Off;
+    config.kubo.used = KuboUse::Never;
     let directory = DataDirectory::at(folder.join(format!("station-{number}")));
     let station = Station::open(directory, &config, clock.clone()).await?;
     let relay = station.start_relay(&config)?;
+    station.start_tunnels(&config, Some(&relay)).await?;
     let address = format!("ws://{}", relay.address())
         .parse()
         .map_err(Failure::local)?;
@@ -73,7 +100,7 @@ async fn start(folder: &Path, number: u8, clock: &Clock) -> Result<DemoStation, 
 async fn show(
     stations: &[DemoStation],
     inputs: &[Vec<String>],
-    keep: bool,
+    arguments: &DemoArguments,
 ) -> Result<Exit, Failure> {
     for (station, lines) in stations.iter().zip(inputs) {
         let text = lines.join("\n");
@@ -91,9 +118,13 @@ async fn show(
     outln!("Before:");
     outln!("{}", overview(stations).await?.trim_end());
     outln!("");
+    if !arguments.no_tunnels {
+        acquaint(stations).await?;
+        outln!("");
+    }
     let mut converged = true;
     for station in stations {
-        match converge(station, stations).await? {
+        match converge(station, stations, arguments.no_tunnels).await? {
             Some(outcome) => converged &= outcome == Outcome::Converged,
             None => return Ok(Exit::Interrupted),
         }
@@ -103,7 +134,7 @@ async fn show(
     outln!("{}", overview(stations).await?.trim_end());
     outln!("");
     let equal = compare(stations).await?;
-    if keep {
+    if arguments.keep {
         outln!("");
         outln!("The stations stay until you press Ctrl-C:");
         for station in stations {
@@ -118,14 +149,65 @@ async fn show(
     })
 }
 
+/// All but the first join it with tokens, and hear of each other.
+async fn acquaint(stations: &[DemoStation]) -> Result<(), Failure> {
+    let Some((first, others)) = stations.split_first() else {
+        return Ok(());
+    };
+    for other in others {
+        let lifetime_s = 60;
+        let invited = ask(&first.station, TunnelCommand::Invite { lifetime_s }).await?;
+        let invitation: InvitationReport =
+            serde_json::from_value(invited).map_err(Failure::local)?;
+        let join = TunnelCommand::Join {
+            token: invitation.token,
+            accept_constellation: false,
+        };
+        ask(&other.station, join).await?;
+        outln!("{} has joined {} with a token", other.name, first.name);
+    }
+    let all_know_all = async {
+        for station in stations {
+            while admitted(&station.station).await? + 1 < stations.len() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    tokio::time::timeout(ACQUAINTED_WITHIN, all_know_all)
+        .await
+        .map_err(|_| Failure::local("the stations have not heard of each other in time"))??;
+    outln!("Each of them knows all the others now, by their signed cards.");
+    Ok(())
+}
+
+/// Stations that may enter this one.
+async fn admitted(station: &Station) -> Result<usize, Failure> {
+    let peers = ask(station, TunnelCommand::Peers).await?;
+    let peers: Vec<PeerReport> = serde_json::from_value(peers).map_err(Failure::local)?;
+    let admitted = peers
+        .iter()
+        .filter(|peer| peer.standing.as_deref() == Some("admitted"));
+    Ok(admitted.count())
+}
+
+async fn ask(station: &Station, command: TunnelCommand) -> Result<serde_json::Value, Failure> {
+    let context = station.control_context(station.tasks().clone());
+    Ok(control::tunnels(&context, command).await?)
+}
+
 /// One run of one station with all the others; `None` when interrupted.
-async fn converge(station: &DemoStation, all: &[DemoStation]) -> Result<Option<Outcome>, Failure> {
+async fn converge(
+    station: &DemoStation,
+    all: &[DemoStation],
+    no_tunnels: bool,
+) -> Result<Option<Outcome>, Failure> {
+    let told = all
+        .iter()
+        .filter(|other| no_tunnels && other.address != station.address);
     let request = SyncRequest {
-        peers: all
-            .iter()
-            .filter(|other| other.address != station.address)
-            .map(|other| other.address.clone())
-            .collect(),
+        // Nobody named: all that were found.
+        peers: told.map(|other| other.address.clone()).collect(),
         kinds: Some(KindsSpec::All),
         ..SyncRequest::default()
     };

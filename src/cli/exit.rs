@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::{ExitCode, Termination};
 
 use crate::control::{CommandError, ControlError, ExitReason};
-use crate::daemon::StationError;
+use crate::daemon::{StationError, TunnelError};
 use crate::sync::{Outcome, RunReport};
 
 /// The exit codes of DESIGN §6.
@@ -96,6 +96,14 @@ impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         match error.exit {
             ExitReason::Usage => Self::usage(error),
+            ExitReason::Refused => Self {
+                exit: Exit::Partial,
+                message: error.to_string(),
+            },
+            ExitReason::Unreachable => Self {
+                exit: Exit::Unreachable,
+                message: error.to_string(),
+            },
             ExitReason::Local => Self::local(error),
         }
     }
@@ -111,9 +119,22 @@ impl From<ControlError> for Failure {
     }
 }
 
+impl From<TunnelError> for Failure {
+    fn from(error: TunnelError) -> Self {
+        if error.is_usage() {
+            Self::usage(error)
+        } else {
+            Self::local(error)
+        }
+    }
+}
+
 impl From<StationError> for Failure {
     fn from(error: StationError) -> Self {
-        Self::local(error)
+        match error {
+            StationError::Tunnels(error) => error.into(),
+            other => Self::local(other),
+        }
     }
 }
 

@@ -5,11 +5,16 @@ use std::io::Write;
 use super::arguments::{Global, InitArguments};
 use super::exit::{Exit, Failure};
 use crate::config::sample;
+use crate::daemon::accept_constellation;
+use crate::random::Random;
 
-pub(super) fn init(global: &Global, arguments: &InitArguments) -> Result<Exit, Failure> {
+pub(super) async fn init(global: &Global, arguments: &InitArguments) -> Result<Exit, Failure> {
     if arguments.stdout {
         std::io::stdout().write_all(sample().as_bytes())?;
         return Ok(Exit::Done);
+    }
+    if arguments.accept_constellation {
+        return accept(global).await;
     }
     let (path, _) = global.config_file()?;
     let failed = |error: std::io::Error| {
@@ -28,5 +33,19 @@ pub(super) fn init(global: &Global, arguments: &InitArguments) -> Result<Exit, F
     let mut file = std::fs::File::create_new(&path).map_err(failed)?;
     file.write_all(sample().as_bytes()).map_err(failed)?;
     outln!("{}", path.display());
+    Ok(Exit::Done)
+}
+
+/// The captain's confirmation (D16). A running station takes it over at its next start.
+async fn accept(global: &Global) -> Result<Exit, Failure> {
+    let config = global.load_config()?;
+    let directory = global.data_directory()?;
+    directory.prepare().map_err(|(path, error)| {
+        Failure::local(format!("cannot use {}: {error}", path.display()))
+    })?;
+    let id = accept_constellation(&directory, &config, Random::system()).await?;
+    outln!(
+        "This station belongs to the constellation {id}. A running one takes it over when it is restarted."
+    );
     Ok(Exit::Done)
 }

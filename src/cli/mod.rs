@@ -22,6 +22,7 @@ mod run;
 mod status;
 mod sync;
 mod table;
+mod tunnel;
 
 use clap::Parser;
 
@@ -78,7 +79,11 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Store {
             command: StoreCommand::Verify(command),
         } => events::verify(&global, &command).await,
-        Command::Init(command) => init::init(&global, &command),
+        Command::Tunnel { action } => tunnel::tunnel(&global, action).await,
+        Command::Invite(command) => tunnel::invite(&global, command).await,
+        Command::Join(command) => tunnel::join(&global, command).await,
+        Command::Peers(command) => tunnel::peers(&global, command).await,
+        Command::Init(command) => init::init(&global, &command).await,
         Command::Bench(command) => {
             global.refuse_for("bench")?;
             bench::bench(command).await
@@ -89,8 +94,9 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
 /// Logs go to standard error: standard output is for results.
 fn start_log(arguments: &Arguments) {
     let default = match (&arguments.command, arguments.global.verbose) {
-        (_, true) => "info,constellation=debug",
-        (Command::Run, false) => "info",
+        (_, true) => "info,libp2p_swarm=warn,constellation=debug",
+        // libp2p tells its PeerID, which we do ourselves.
+        (Command::Run, false) => "info,libp2p_swarm=warn",
         _ => "error",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CONSTELLATION_LOG")

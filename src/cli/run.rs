@@ -17,15 +17,16 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
             return Err(error.into());
         }
     };
+    if let Err(error) = station.start_tunnels(&config, Some(&relay)).await {
+        station.close().await;
+        return Err(error.into());
+    }
     tracing::info!(
         relay = %format!("ws://{}", relay.address()), peer_id = station.identity().peer_id(),
         "station started"
     );
     let reload = || Config::load(&file, named, environment());
-    let served = serve_until_signalled(&station, &config, reload, |config| {
-        relay.reconfigure(config)
-    })
-    .await;
+    let served = serve_until_signalled(&station, &config, &relay, reload).await;
     tracing::info!("station is stopping");
     station.close().await;
     served.map_err(Failure::local)?;

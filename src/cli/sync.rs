@@ -40,7 +40,11 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
             }
         }
         Access::Own(station) => {
-            let report = run_here(&station, &request, &mut view).await;
+            let config = global.load_config()?;
+            let report = match station.start_tunnels_for(&config, &request).await {
+                Ok(()) => run_here(&station, &request, &mut view).await,
+                Err(error) => Err(error.into()),
+            };
             station.close().await;
             match report? {
                 Some(report) => report,

@@ -13,6 +13,7 @@ use tokio::io::AsyncBufReadExt;
 use tokio::net::UnixStream;
 use tokio_util::io::StreamReader;
 
+use super::commands::TunnelCommand;
 use super::messages::{CommandError, StatusReport, SyncLine};
 use crate::archive::{ImportReport, VerifyReport};
 use crate::sync::{RunReport, SyncRequest};
@@ -160,6 +161,18 @@ impl ControlClient {
     /// [`ControlError`].
     pub async fn verify(&self) -> Result<VerifyReport, ControlError> {
         self.ask(Method::POST, "/verify", whole(Vec::new())).await
+    }
+
+    /// Has something done with the tunnels; the answer is of the type that the command names.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn tunnels(
+        &self,
+        command: &TunnelCommand,
+    ) -> Result<serde_json::Value, ControlError> {
+        let body = serde_json::to_vec(command).map_err(broken)?;
+        self.ask(Method::POST, "/tunnels", whole(body)).await
     }
 
     /// Imports JSON lines.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::commands::TunnelsReport;
 use crate::sync::{Outcome, RunReport, TriggerError};
 use crate::transfer::TransferProgress;
 
@@ -13,6 +14,10 @@ use crate::transfer::TransferProgress;
 pub enum ExitReason {
     /// Wrong usage or configuration: 2.
     Usage,
+    /// It was asked, and was refused: 1.
+    Refused,
+    /// Nothing could be reached: 3.
+    Unreachable,
     /// A failure of this machine or store: 5.
     Local,
 }
@@ -32,6 +37,22 @@ impl CommandError {
     pub fn usage(message: impl ToString) -> Self {
         Self {
             exit: ExitReason::Usage,
+            message: message.to_string(),
+        }
+    }
+
+    /// Whoever was asked said no.
+    pub fn refused(message: impl ToString) -> Self {
+        Self {
+            exit: ExitReason::Refused,
+            message: message.to_string(),
+        }
+    }
+
+    /// Nobody could be reached.
+    pub fn unreachable(message: impl ToString) -> Self {
+        Self {
+            exit: ExitReason::Unreachable,
             message: message.to_string(),
         }
     }
@@ -66,7 +87,7 @@ pub enum SyncLine {
     Refused(CommandError),
 }
 
-/// A configured peer, as history knows it.
+/// A peer, as history knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// The peer's address.
@@ -106,6 +127,10 @@ pub struct StatusReport {
     pub next_run_at: Option<String>,
     /// The last run; `null` if there was none.
     pub last_run: Option<RunReport>,
-    /// The configured peers.
+    /// Why nothing may be shared at present; `null` if it may.
+    pub halted: Option<String>,
+    /// How tunnels are; `null` while there are none.
+    pub tunnels: Option<TunnelsReport>,
+    /// The configured peers, and those that were found.
     pub peers: Vec<PeerStatus>,
 }

@@ -9,9 +9,11 @@
 //! do on a station that is not running.
 
 mod client;
+mod commands;
 mod messages;
 mod server;
 
 pub use client::{ControlClient, ControlError, TellProgress};
+pub use commands::{JoinReport, TunnelCommand, Tunnels, TunnelsReport};
 pub use messages::{CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
-pub use server::{ControlContext, StationFacts, serve, status};
+pub use server::{ControlContext, StationFacts, serve, status, tunnels};

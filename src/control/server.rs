@@ -21,6 +21,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::io::StreamReader;
 
+use super::commands::{TunnelCommand, Tunnels, started};
 use super::messages::{CommandError, PeerStatus, StatusReport, SyncLine};
 use crate::archive::{self, Export};
 use crate::ingest::Ingest;
@@ -62,6 +63,10 @@ pub struct ControlContext {
     pub facts: watch::Receiver<StationFacts>,
     /// Unix seconds of the next scheduled run.
     pub next_run: watch::Receiver<Option<u64>>,
+    /// The station's tunnels, once they have started.
+    pub tunnels: watch::Receiver<Option<Arc<Tunnels>>>,
+    /// Why nothing may be shared at present.
+    pub halted: watch::Receiver<Option<String>>,
     /// Runs asked for through the socket live here.
     pub tasks: TaskGroup,
 }
@@ -127,6 +132,7 @@ fn router(context: Arc<ControlContext>) -> Router {
         .route("/export", get(get_export))
         .route("/count", get(get_count))
         .route("/verify", post(post_verify))
+        .route("/tunnels", post(post_tunnels))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(context)
 }
@@ -162,6 +168,8 @@ async fn get_status(
 pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandError> {
     let facts = context.facts.borrow().clone();
     let next_run = *context.next_run.borrow();
+    let halted = context.halted.borrow().clone();
+    let tunnels = context.tunnels.borrow().clone();
     let (clock, runner) = (context.clock.clone(), context.runner.clone());
     let store = context.ingest.store().clone();
     let gathered = tokio::task::spawn_blocking(move || {
@@ -184,6 +192,8 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             run_in_progress: runner.is_running(),
             next_run_at: next_run.map(rfc3339),
             last_run,
+            halted,
+            tunnels: tunnels.map(|tunnels| tunnels.report()),
             peers,
         })
     });
@@ -323,4 +333,22 @@ async fn post_verify(
         .await
         .map(axum::Json)
         .map_err(CommandError::local)
+}
+
+async fn post_tunnels(
+    State(context): State<Arc<ControlContext>>,
+    axum::Json(command): axum::Json<TunnelCommand>,
+) -> Result<axum::Json<serde_json::Value>, CommandError> {
+    tunnels(&context, command).await.map(axum::Json)
+}
+
+/// Carries out what a command asks of the tunnels.
+///
+/// # Errors
+/// [`CommandError`].
+pub async fn tunnels(
+    context: &ControlContext,
+    command: TunnelCommand,
+) -> Result<serde_json::Value, CommandError> {
+    started(&context.tunnels)?.carry_out(command).await
 }

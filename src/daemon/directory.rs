@@ -40,6 +40,36 @@ impl DataDirectory {
         self.root.join("identity.key")
     }
 
+    /// To which constellation the station belongs.
+    pub fn constellation(&self) -> PathBuf {
+        self.state().join("constellation.json")
+    }
+
+    /// Services that commands exposed and opened.
+    pub fn services(&self) -> PathBuf {
+        self.state().join("services.json")
+    }
+
+    /// Addresses of stations, as our own node knows them.
+    pub fn addresses(&self) -> PathBuf {
+        self.state().join("addresses.json")
+    }
+
+    /// What we have opened in a kubo daemon.
+    pub fn kubo(&self) -> PathBuf {
+        self.state().join("kubo.json")
+    }
+
+    /// There if a kubo daemon has carried the tunnels.
+    pub fn carried_by_kubo(&self) -> PathBuf {
+        self.state().join("carried-by-kubo.json")
+    }
+
+    /// The last known cards of the swarm folder.
+    pub fn swarm(&self) -> PathBuf {
+        self.state().join("swarm.json")
+    }
+
     /// Held by the one process that writes.
     pub fn lock(&self) -> PathBuf {
         self.root.join("constellation.lock")

@@ -1,7 +1,7 @@
 //! A station: its data directory, its parts, and how they start and end.
 //!
 //! ```text
-//! DataDirectory ─► Station::open (lock, identity, store, ingest, control socket) ─► start_relay ─► service (signals, schedule)
+//! DataDirectory ─► Station::open (lock, identity, store, ingest, control socket) ─► start_relay, start_tunnels ─► service (signals, schedule)
 //! ```
 //!
 //! The composition root: everything is built here and handed down; nothing below knows of it. Shutdown follows the
@@ -12,8 +12,10 @@ mod directory;
 mod relay;
 mod service;
 mod station;
+mod tunnels;
 
 pub use directory::DataDirectory;
 pub use relay::StationRelay;
 pub use service::{ServiceError, serve_until_signalled};
 pub use station::{Station, StationError};
+pub use tunnels::{TunnelError, accept_constellation};

@@ -8,12 +8,14 @@ use tokio::sync::watch;
 use super::station::{Station, StationError};
 use crate::config::Config;
 use crate::ingest::Scope;
-use crate::relay_server::{RelayContext, RelayOptions, RelayServer};
+use crate::relay_server::{RelayContext, RelayOptions, RelayServer, RemoteParty, serve_connection};
+use crate::services::RelayEntrance;
 
 /// A relay that is being served.
 #[derive(Debug)]
 pub struct StationRelay {
     address: SocketAddr,
+    context: Arc<RelayContext>,
     options: watch::Sender<Arc<RelayOptions>>,
     scope: watch::Sender<Arc<Scope>>,
 }
@@ -22,6 +24,19 @@ impl StationRelay {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The way in for stations, through tunnels: they are known by their PeerID, and never count as loopback.
+    pub fn entrance(&self) -> RelayEntrance {
+        let context = Arc::clone(&self.context);
+        Arc::new(move |peer, stream| {
+            let party = RemoteParty::station(peer.to_string());
+            let served = serve_connection(stream, party, Arc::clone(&context));
+            Box::pin(async move {
+                let end = served.await;
+                tracing::debug!(%peer, %end, "connection through a tunnel ended");
+            })
+        })
     }
 
     /// Takes over what can change while it is served.
@@ -58,7 +73,7 @@ impl Station {
         self.tasks()
             .spawn(async move { server.serve(listener, served).await })
             .map_err(|error| start(&error))?;
-        self.adopt_relay(context, connections);
+        self.adopt_relay(Arc::clone(&context), connections);
         let started_at = self.clock().unix_seconds();
         self.set_facts(|facts| {
             facts.relay = Some(format!("ws://{address}"));
@@ -66,6 +81,7 @@ impl Station {
         });
         Ok(StationRelay {
             address,
+            context,
             options,
             scope,
         })

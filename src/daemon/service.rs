@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use super::relay::StationRelay;
 use super::station::{Station, StationError};
 use crate::config::{Config, ConfigError};
 use crate::schedule::ScheduleOptions;
@@ -25,16 +26,15 @@ pub enum ServiceError {
     Station(#[from] StationError),
 }
 
-/// Runs the schedule until SIGINT or SIGTERM. `reload` reads the configuration again; `apply` hands it to the parts
-/// that this module does not know.
+/// Runs the schedule until SIGINT or SIGTERM. `reload` reads the configuration again.
 ///
 /// # Errors
 /// [`ServiceError`].
 pub async fn serve_until_signalled(
     station: &Station,
     config: &Config,
+    relay: &StationRelay,
     reload: impl Fn() -> Result<Config, ConfigError>,
-    apply: impl Fn(&Config),
 ) -> Result<(), ServiceError> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
@@ -47,13 +47,17 @@ pub async fn serve_until_signalled(
             _ = interrupt.recv() => return Ok(()),
             _ = hang_up.recv() => match reload() {
                 Ok(config) => {
+                    if let Err(error) = station.reconfigure_tunnels(&config).await {
+                        tracing::error!(%error, "the configuration in force stays");
+                        continue;
+                    }
                     station.reconfigure(&config);
                     // A timer that every reload set back might never run out.
                     schedule.send_if_modified(|current| {
                         std::mem::replace(current, config.schedule) != config.schedule
                     });
-                    apply(&config);
-                    tracing::info!("configuration read again; listen, connections_max and own_urls for requests to vanish change at the next start");
+                    relay.reconfigure(&config);
+                    tracing::info!("configuration read again; listen, connections_max, own_urls for requests to vanish, and how tunnels are carried change at the next start");
                 }
                 Err(error) => tracing::error!(%error, "the configuration in force stays"),
             },

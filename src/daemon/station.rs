@@ -3,21 +3,26 @@
 //! `run`, `demo` and commands on a station that is not running all open it here; they differ only in what they start
 //! on top. Invariant: the kernel lock is taken before anything else is touched, and let go after the store is closed.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use constellation_eventstore::OpenError;
 use tokio::sync::watch;
 
 use super::calibration;
 use super::directory::DataDirectory;
+use super::relay::StationRelay;
+use super::tunnels::{self, StationTunnels, TunnelError, TunnelStarter};
 use crate::config::Config;
-use crate::control::{self, ControlContext, StationFacts};
+use crate::control::{self, ControlContext, StationFacts, Tunnels};
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
+use crate::peer::PeerAddress;
 use crate::random::Random;
 use crate::relay_client::Dialer;
 use crate::relay_server::RelayContext;
-use crate::sync::{FileLock, LockError, RunContext, Runner, SyncOptions};
+use crate::sync::{
+    FileLock, LockError, RunContext, Runner, Surroundings, SyncOptions, SyncRequest,
+};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
 use crate::tunnel::{Identity, IdentityError};
@@ -51,6 +56,9 @@ pub enum StationError {
     /// The door to the store.
     #[error("cannot start ingest: {0}")]
     Ingest(#[from] IngestError),
+    /// Tunnels.
+    #[error("tunnels: {0}")]
+    Tunnels(#[from] TunnelError),
     /// A part that should run does not start.
     #[error("cannot start {0}")]
     Start(String),
@@ -75,6 +83,16 @@ pub struct Station {
     facts: watch::Sender<StationFacts>,
     next_run: watch::Sender<Option<u64>>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
+    /// Reaches stations once tunnels have started.
+    dialer: Dialer,
+    /// Peers that were found.
+    found: watch::Sender<Arc<Vec<PeerAddress>>>,
+    /// Why nothing may be shared at present.
+    halted: watch::Sender<Option<String>>,
+    /// For commands, once tunnels have started.
+    tunnels: watch::Sender<Option<Arc<Tunnels>>>,
+    /// To be closed with the station.
+    own_tunnels: Arc<Mutex<Option<StationTunnels>>>,
     relay: OnceLock<(Arc<RelayContext>, TaskGroup)>,
     // Last: fields are dropped in order.
     _lock: FileLock,
@@ -104,15 +122,21 @@ impl Station {
         let control_tasks = tasks.child(CONTROL_TASKS_MAX);
         let tasks_accepting = tasks.child(1);
         let sync_options = watch::Sender::new(Arc::new(config.sync_options()));
+        let dialer = Dialer::new();
+        let (found, halted) = (watch::Sender::default(), watch::Sender::default());
+        let surroundings = Surroundings {
+            found: found.subscribe(),
+            halted: halted.subscribe(),
+        };
         let context = RunContext {
             ingest: ingest.clone(),
-            dialer: Arc::new(Dialer::without_tunnels()),
+            dialer: Arc::new(dialer.clone()),
             clock: clock.clone(),
             random: random.clone(),
             tasks: run_tasks.clone(),
             state: directory.state(),
         };
-        let runner = Runner::new(context, sync_options.subscribe());
+        let runner = Runner::new(context, sync_options.subscribe(), surroundings);
         let facts = watch::Sender::new(StationFacts {
             name: config.station.name.clone(),
             peer_id: identity.peer_id(),
@@ -134,6 +158,11 @@ impl Station {
             facts,
             next_run: watch::Sender::new(None),
             sync_options,
+            dialer,
+            found,
+            halted,
+            tunnels: watch::Sender::default(),
+            own_tunnels: Arc::default(),
             relay: OnceLock::new(),
             _lock: lock,
         };
@@ -171,6 +200,8 @@ impl Station {
             clock: self.clock.clone(),
             facts: self.facts.subscribe(),
             next_run: self.next_run.subscribe(),
+            tunnels: self.tunnels.subscribe(),
+            halted: self.halted.subscribe(),
             tasks,
         }
     }
@@ -234,6 +265,90 @@ impl Station {
         self.facts.send_modify(change);
     }
 
+    /// Starts tunnels for one run of a command, if that needs them.
+    ///
+    /// # Errors
+    /// [`StationError::Tunnels`].
+    pub async fn start_tunnels_for(
+        &self,
+        config: &Config,
+        request: &SyncRequest,
+    ) -> Result<(), StationError> {
+        if tunnels::are_wanted(&self.directory, config, request) {
+            self.start_tunnels(config, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts tunnels, if they are configured; `relay` is where those lead that others open to it. Where kubo is to carry
+    /// them and does not answer, they start when it does.
+    ///
+    /// # Errors
+    /// [`StationError::Tunnels`].
+    pub async fn start_tunnels(
+        &self,
+        config: &Config,
+        relay: Option<&StationRelay>,
+    ) -> Result<(), StationError> {
+        if !config.tunnel.enabled {
+            return Ok(());
+        }
+        let starter = TunnelStarter {
+            directory: self.directory.clone(),
+            identity: self.identity.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            tasks: self.tasks.clone(),
+            dialer: self.dialer.clone(),
+            found: self.found.clone(),
+            halted: self.halted.clone(),
+            published: self.tunnels.clone(),
+        };
+        let entrance = relay.map(StationRelay::entrance);
+        if let Some(started) = Box::pin(starter.start(config, entrance.as_ref())).await? {
+            self.adopt_tunnels(started);
+            return Ok(());
+        }
+        let (config, adopt) = (config.clone(), self.own_tunnels.clone());
+        let facts = self.facts.clone();
+        let waiting = async move {
+            if let Some(started) = starter.start_when_kubo_answers(config, entrance).await {
+                tell_peer_id(&facts, &started);
+                *adopt.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+            }
+        };
+        self.tasks
+            .spawn(waiting)
+            .map_err(|error| StationError::Start(error.to_string()))?;
+        Ok(())
+    }
+
+    fn adopt_tunnels(&self, started: StationTunnels) {
+        tell_peer_id(&self.facts, &started);
+        *self
+            .own_tunnels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(started);
+    }
+
+    fn started_tunnels(&self) -> Option<StationTunnels> {
+        self.own_tunnels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes over what tunnels can take over while they run.
+    ///
+    /// # Errors
+    /// [`StationError::Tunnels`]: what was in force stays.
+    pub async fn reconfigure_tunnels(&self, config: &Config) -> Result<(), StationError> {
+        match self.started_tunnels() {
+            Some(tunnels) => Ok(tunnels.reconfigure(config).await?),
+            None => Ok(()),
+        }
+    }
+
     /// Takes over what can change while a station runs: peers and scope, from the next run on.
     pub fn reconfigure(&self, config: &Config) {
         self.sync_options
@@ -268,6 +383,9 @@ impl Station {
             relay.close().await;
             connections.end().await;
         }
+        if let Some(tunnels) = self.started_tunnels() {
+            tunnels.close().await;
+        }
         self.tasks.end().await;
         self.commands.end().await;
         self.run_tasks.end().await;
@@ -279,6 +397,11 @@ impl Station {
             std::panic::resume_unwind(failure.into_panic());
         }
     }
+}
+
+fn tell_peer_id(facts: &watch::Sender<StationFacts>, started: &StationTunnels) {
+    let peer_id = started.tunnels.carrier.peer_id().to_string();
+    facts.send_modify(|facts| facts.peer_id = peer_id);
 }
 
 fn open_files(

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use multiaddr::{Multiaddr, PeerId, Protocol};
 use url::Url;
@@ -55,7 +56,10 @@ pub enum Target {
 /// fragment, no slash at the end; or `/p2p/<PeerID>`, with or without an address before it. Dialled as it was written,
 /// compared by its normal form.
 #[derive(Debug, Clone)]
-pub struct PeerAddress {
+pub struct PeerAddress(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     target: Target,
     /// The URL of the conversation: the relay's own, or one that stands for the station.
     url: Url,
@@ -71,21 +75,21 @@ impl PeerAddress {
     fn from_station(station: StationAddress) -> Self {
         let url = Url::parse(&format!("ws://{}.p2p", station.peer))
             .expect("a PeerID has letters and digits only");
-        Self {
+        Self(Arc::new(Parts {
             url,
             text: format!("/p2p/{}", station.peer),
             target: Target::Station(station),
-        }
+        }))
     }
 
     /// What to dial.
     pub fn target(&self) -> &Target {
-        &self.target
+        &self.0.target
     }
 
     /// The station's PeerID, if it is one.
     pub fn peer_id(&self) -> Option<PeerId> {
-        match &self.target {
+        match &self.0.target {
             Target::Station(station) => Some(station.peer),
             Target::Relay(_) => None,
         }
@@ -93,21 +97,21 @@ impl PeerAddress {
 
     /// Host and path of the conversation's request. For a station the host is only a name.
     pub fn url(&self) -> &Url {
-        &self.url
+        &self.0.url
     }
 
     /// The normal form: the key under which a peer is known.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// As it can be dialled: for a station with its hint.
     pub fn written(&self) -> String {
-        match &self.target {
+        match &self.0.target {
             Target::Station(StationAddress {
                 hint: Some(hint), ..
             }) => hint.to_string(),
-            _ => self.text.clone(),
+            _ => self.0.text.clone(),
         }
     }
 }
@@ -128,11 +132,11 @@ impl FromStr for PeerAddress {
         }
         url.set_fragment(None);
         let text = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             target: Target::Relay(url.clone()),
             url,
             text,
-        })
+        })))
     }
 }
 
@@ -153,7 +157,7 @@ fn station_address(text: &str) -> Result<StationAddress, AddressError> {
 
 impl PartialEq for PeerAddress {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.0.text == other.0.text
     }
 }
 
@@ -167,13 +171,13 @@ impl PartialOrd for PeerAddress {
 
 impl Ord for PeerAddress {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.text.cmp(&other.text)
+        self.0.text.cmp(&other.0.text)
     }
 }
 
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 

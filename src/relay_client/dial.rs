@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::connect::{ConnectError, dial};
@@ -24,19 +24,20 @@ pub trait Dial: std::fmt::Debug + Send + Sync {
 /// Dials relays over the network (TCP, with TLS for `wss://`) and stations through tunnels.
 #[derive(Debug, Clone, Default)]
 pub struct Dialer {
-    carrier: Option<Arc<dyn Carrier>>,
+    /// Set once tunnels have started.
+    carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
 }
 
 impl Dialer {
-    /// Reaches relays only; stations are refused with [`OpenError::CarrierDown`].
-    pub fn without_tunnels() -> Self {
+    /// Reaches relays; stations too once [`Self::take_carrier`] was called.
+    pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reaches stations by this carrier.
-    pub fn with_tunnels(carrier: Arc<dyn Carrier>) -> Self {
-        Self {
-            carrier: Some(carrier),
+    /// Reaches stations by this carrier from now on. The first one stays.
+    pub fn take_carrier(&self, carrier: Arc<dyn Carrier>) {
+        if self.carrier.set(carrier).is_err() {
+            tracing::error!("the dialer has a carrier already");
         }
     }
 }
@@ -48,7 +49,7 @@ impl Dial for Dialer {
             Target::Station(station) => station,
         };
         Box::pin(async move {
-            let Some(carrier) = &self.carrier else {
+            let Some(carrier) = self.carrier.get() else {
                 let down = "tunnels are switched off here ([tunnel] enabled = false)";
                 return Err(OpenError::CarrierDown(down.to_owned()).into());
             };

@@ -22,13 +22,16 @@ use crate::tunnel::{InboundStream, ServiceName};
 /// A conversation with a station that came in, on its way.
 pub type Visit = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Serves stations that come in to our relay, told who they are.
+pub type RelayEntrance = Arc<dyn Fn(PeerId, ByteStream) -> Visit + Send + Sync>;
+
 /// What serves the two services that are parts of this program.
 #[derive(Clone)]
 pub struct Inbound {
     /// Our relay, told who is at the other end; `None`: there is none.
-    pub relay: Option<Arc<dyn Fn(PeerId, ByteStream) -> Visit + Send + Sync>>,
+    pub relay: Option<RelayEntrance>,
     /// The constellation's own service: cards, joining.
-    pub constellation: Arc<dyn Fn(PeerId, ByteStream) -> Visit + Send + Sync>,
+    pub constellation: RelayEntrance,
 }
 
 impl fmt::Debug for Inbound {

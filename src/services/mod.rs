@@ -19,7 +19,7 @@ mod splice;
 mod table;
 
 pub use detect::{Detected, detect};
-pub use inbound::{Inbound, Visit};
+pub use inbound::{Inbound, RelayEntrance, Visit};
 pub use known::{KNOWN, KnownService, known};
 pub use mouth::MouthStatus;
 pub use options::{ExposedOptions, OpenOptions};

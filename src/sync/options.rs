@@ -105,7 +105,7 @@ pub struct ScopeOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerOptions {
-    /// Address: ws://host:port or wss://host.
+    /// Its address.
     pub address: PeerAddress,
     /// Which way events go: "down" (to us), "up" (to the peer) or "both".
     #[serde(default)]
@@ -113,6 +113,17 @@ pub struct PeerOptions {
     /// Kinds to share with this peer, instead of those of `[scope]`.
     #[serde(default)]
     pub kinds: Option<KindsSpec>,
+}
+
+impl PeerOptions {
+    /// A peer of which nothing is configured.
+    pub fn of(address: PeerAddress) -> Self {
+        Self {
+            address,
+            direction: Direction::default(),
+            kinds: None,
+        }
+    }
 }
 
 /// What is asked of one run. The default asks for nothing special.

@@ -40,9 +40,12 @@ pub struct RunPlan {
 pub enum PlanError {
     /// Nobody to exchange with.
     #[error(
-        "no peers: name one with --peer ws://host:port, or add a [[peers]] entry to the configuration"
+        "no peers: name one with --peer, add one (constellation peers add), or join a constellation (constellation join)"
     )]
     NoPeers,
+    /// This is no longer the constellation that the events are of.
+    #[error("{0}")]
+    Halted(String),
     /// Kinds that cannot be read.
     #[error(
         "{0:?} is no list of kinds: expected \"all\", or numbers and ranges such as 0,1,30000-30003"
@@ -114,17 +117,15 @@ pub fn plan(
     })
 }
 
-/// A peer named in a request keeps what the configuration says of it.
+/// A peer named in a request keeps what the configuration says of it, but is dialled as it is named now.
 fn options_of(address: &PeerAddress, peers: &[PeerOptions]) -> PeerOptions {
-    peers
-        .iter()
-        .find(|peer| peer.address == *address)
-        .cloned()
-        .unwrap_or_else(|| PeerOptions {
-            address: address.clone(),
-            direction: Direction::default(),
-            kinds: None,
-        })
+    let known = peers.iter().find(|peer| peer.address == *address);
+    PeerOptions {
+        address: address.clone(),
+        ..known
+            .cloned()
+            .unwrap_or_else(|| PeerOptions::of(address.clone()))
+    }
 }
 
 fn window(request: &SyncRequest, now: u64) -> Result<(Option<u64>, Option<u64>), PlanError> {
@@ -207,6 +208,22 @@ mod tests {
             .map(|exchange| exchange.direction)
             .collect();
         assert_eq!(directions, [Direction::Down, Direction::Both]);
+    }
+
+    #[test]
+    fn a_station_named_with_a_new_address_is_not_dialled_at_the_configured_one() {
+        let at = |port: u16| {
+            format!(
+                "/ip4/192.0.2.1/tcp/{port}/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+            )
+        };
+        let request = SyncRequest {
+            peers: vec![at(2).parse().expect("an address")],
+            ..SyncRequest::default()
+        };
+        let plan = planned(&request, &[peer(&at(1))]).expect("a plan");
+        assert_eq!(plan.exchanges[0].address.written(), at(2));
+        assert_eq!(plan.exchanges[0].direction, Direction::Down);
     }
 
     #[test]

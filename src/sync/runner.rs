@@ -12,6 +12,7 @@ use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
 use super::plan::{PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
+use crate::peer::PeerAddress;
 
 /// The part of the configuration that runs depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +23,25 @@ pub struct SyncOptions {
     pub scope: ScopeOptions,
     /// How long things may take.
     pub deadlines: Deadlines,
+}
+
+/// What a run finds around it besides what is configured. Follows discovery.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Peers that were found or added by a command; a configured one keeps what is configured of it.
+    pub found: watch::Receiver<Arc<Vec<PeerAddress>>>,
+    /// Why nothing may be shared at present (D16): this is no longer the constellation that the events are of.
+    pub halted: watch::Receiver<Option<String>>,
+}
+
+impl Surroundings {
+    /// Of a station that finds nobody.
+    pub fn none() -> Self {
+        Self {
+            found: watch::Sender::default().subscribe(),
+            halted: watch::Sender::default().subscribe(),
+        }
+    }
 }
 
 /// Why a run that was asked for did not take place.
@@ -40,16 +60,22 @@ pub enum TriggerError {
 pub struct Runner {
     context: RunContext,
     options: watch::Receiver<Arc<SyncOptions>>,
+    surroundings: Surroundings,
     /// Its one permit is held during a run of this process; the file lock says the same to other processes.
     turn: Arc<Semaphore>,
 }
 
 impl Runner {
     /// A runner over a station's parts, with the options in force.
-    pub fn new(context: RunContext, options: watch::Receiver<Arc<SyncOptions>>) -> Self {
+    pub fn new(
+        context: RunContext,
+        options: watch::Receiver<Arc<SyncOptions>>,
+        surroundings: Surroundings,
+    ) -> Self {
         Self {
             context,
             options,
+            surroundings,
             turn: Arc::new(Semaphore::new(1)),
         }
     }
@@ -87,10 +113,13 @@ impl Runner {
     }
 
     fn plan(&self, request: &SyncRequest) -> Result<RunPlan, PlanError> {
+        if let Some(why) = self.surroundings.halted.borrow().clone() {
+            return Err(PlanError::Halted(why));
+        }
         let options = self.options.borrow().clone();
         plan(
             request,
-            &options.peers,
+            &self.peers(),
             &options.scope,
             options.deadlines,
             self.context.clock.unix_seconds(),
@@ -103,9 +132,15 @@ impl Runner {
         self.turn.available_permits() == 0
     }
 
-    /// The configured peers.
+    /// The configured peers, then those that were found.
     pub fn peers(&self) -> Vec<PeerOptions> {
-        self.options.borrow().peers.clone()
+        let mut peers = self.options.borrow().peers.clone();
+        for address in self.surroundings.found.borrow().iter() {
+            if !peers.iter().any(|peer| peer.address == *address) {
+                peers.push(PeerOptions::of(address.clone()));
+            }
+        }
+        peers
     }
 
     /// What past runs achieved.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Multiaddr, PeerId, Refusal, ServiceName};
@@ -77,7 +77,7 @@ impl std::fmt::Debug for InboundStream {
 }
 
 /// Where an address was learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The captain named it.
@@ -94,6 +94,20 @@ pub enum Source {
     Connection,
 }
 
+impl Source {
+    /// The name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Card => "card",
+            Self::Mdns => "mdns",
+            Self::Kademlia => "kademlia",
+            Self::SwarmFolder => "swarm_folder",
+            Self::Connection => "connection",
+        }
+    }
+}
+
 /// A station that the carrier has come across by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -106,7 +120,7 @@ pub struct Found {
 }
 
 /// How bytes go to a station.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
     /// From station to station.
@@ -116,7 +130,7 @@ pub enum Path {
 }
 
 /// A connection with a station; the best, if there are several.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkState {
     /// Direct or relayed.
     pub path: Path,
@@ -133,7 +147,7 @@ pub struct LinkState {
 }
 
 /// Which carrier it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CarrierKind {
     /// Our own libp2p node.
@@ -143,7 +157,7 @@ pub enum CarrierKind {
 }
 
 /// What a carrier lets be seen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CarrierState {
     /// Which one.
     pub kind: CarrierKind,

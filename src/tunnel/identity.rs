@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use libp2p::identity::Keypair;
 
+use super::StationKey;
 use crate::state_file;
 
 /// Why there is no identity.
@@ -34,6 +35,14 @@ pub enum IdentityError {
     /// Not a key.
     #[error("{} holds no libp2p key: restore it from a backup, or move it away to become another station", .0.display())]
     NotAKey(PathBuf),
+    /// A key of another program that cannot serve as identity.
+    #[error("{}: {why}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what was expected.
+        why: String,
+    },
 }
 
 /// A station's key.
@@ -50,20 +59,9 @@ impl Identity {
             path: path.to_owned(),
             source,
         };
-        match fs::read(path) {
-            Ok(bytes) => {
-                let mode = fs::metadata(path).map_err(io_error)?.permissions().mode() & 0o777;
-                if mode & 0o077 != 0 {
-                    return Err(IdentityError::Exposed {
-                        path: path.to_owned(),
-                        mode,
-                    });
-                }
-                Keypair::from_protobuf_encoding(&bytes)
-                    .map(Self)
-                    .map_err(|_| IdentityError::NotAKey(path.to_owned()))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match read_private(path) {
+            Ok(bytes) => Self::from_protobuf(path, &bytes),
+            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let pair = Keypair::generate_ed25519();
                 let bytes = pair
                     .to_protobuf_encoding()
@@ -71,15 +69,93 @@ impl Identity {
                 state_file::replace(path, &bytes).map_err(io_error)?;
                 Ok(Self(pair))
             }
-            Err(error) => Err(io_error(error)),
+            Err(error) => Err(error),
         }
+    }
+
+    /// The key itself, for handshakes.
+    pub(super) fn keypair(&self) -> &Keypair {
+        &self.0
     }
 
     /// The PeerID that others know this station by.
     pub fn peer_id(&self) -> String {
         self.0.public().to_peer_id().to_string()
     }
+
+    /// Reads an identity that is not the station's own file: an OpenSSH key, a kubo repository or its `config`, or a key
+    /// in libp2p's form. Its content tells which; it is never made.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn load_foreign(path: &Path) -> Result<Self, IdentityError> {
+        if path.is_dir() {
+            return Self::from_kubo_config(&path.join("config"));
+        }
+        let bytes = read_private(path)?;
+        if bytes.starts_with(b"-----BEGIN") {
+            Self::from_openssh(path)
+        } else if bytes.trim_ascii_start().starts_with(b"{") {
+            Self::from_kubo_config(path)
+        } else {
+            Self::from_protobuf(path, &bytes)
+        }
+    }
+
+    fn from_protobuf(path: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
+        Keypair::from_protobuf_encoding(bytes)
+            .map(Self)
+            .map_err(|_| IdentityError::NotAKey(path.to_owned()))
+    }
+
+    pub(super) fn from_keypair(pair: Keypair) -> Self {
+        Self(pair)
+    }
+
+    /// The public half.
+    pub fn public_key(&self) -> StationKey {
+        StationKey::new(self.0.public())
+    }
+
+    /// Signs a message, which must say itself what it is for: the key signs more than one kind.
+    ///
+    /// # Errors
+    /// [`SigningError`]: an RSA key that is unfit. A key of ours (Ed25519) always signs.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+        self.0.sign(message).map_err(|_| SigningError)
+    }
+
+    /// Always the same for the same seed: for tests.
+    #[cfg(test)]
+    pub(crate) fn from_seed(seed: [u8; 32]) -> Self {
+        Self(Keypair::ed25519_from_bytes(seed).expect("any 32 bytes are a key"))
+    }
 }
+
+/// Reads a file that only its owner may read.
+///
+/// # Errors
+/// [`IdentityError::Io`], [`IdentityError::Exposed`].
+pub(super) fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let io_error = |source| IdentityError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = fs::read(path).map_err(io_error)?;
+    let mode = fs::metadata(path).map_err(io_error)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(bytes)
+}
+
+/// The key cannot sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this station's key cannot sign")]
+pub struct SigningError;
 
 #[cfg(test)]
 mod tests {

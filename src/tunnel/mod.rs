@@ -10,15 +10,30 @@
 
 mod carrier;
 mod gate;
+#[cfg(test)]
+pub(crate) mod hub;
 mod identity;
+mod kubo;
+mod kubo_identity;
+mod node;
+mod openssh;
 mod service;
+mod station_key;
+#[cfg(test)]
+mod test_keys;
 
 pub use carrier::{
     Carrier, CarrierKind, CarrierState, Found, InboundStream, LinkState, OpenError, Opening, Path,
     Source,
 };
 pub use gate::{GuestList, Guests, Refusal};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, SigningError};
+pub use kubo::{KuboApi, KuboCarrier, KuboError};
+pub use node::{
+    KademliaMode, KnownAddress, Node, NodeError, NodeOptions, NodeStarted, OptionsError, SwarmKey,
+    SwarmKeyError,
+};
 pub use service::{ServiceName, ServiceNameError};
+pub use station_key::{StationKey, StationKeyError};
 
 pub use crate::peer::{Multiaddr, PeerId};

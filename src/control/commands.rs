@@ -1,0 +1,293 @@
+//! What commands ask of tunnels and of who may enter, carried out where the station is open.
+//!
+//! One enum goes over the socket, and is carried out the same in the process of a command that has the station open
+//! itself. Answers are JSON of the type that each request names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::messages::CommandError;
+use crate::discovery::{self, PeerReport, Registry};
+use crate::peer::{Multiaddr, PeerAddress, PeerId};
+use crate::protocol::hex;
+use crate::services::{ExposedOptions, OpenOptions, Services, ServicesStatus, detect};
+use crate::trust::Invitation;
+use crate::tunnel::{Carrier, CarrierState, OpenError, ServiceName, Source};
+
+/// How long the carrier may take to find out where it may be reached.
+const ADDRESSES_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The station's tunnels, as commands know them.
+#[derive(Debug)]
+pub struct Tunnels {
+    /// Opens streams.
+    pub carrier: Arc<dyn Carrier>,
+    /// Who there is and who may enter.
+    pub registry: Arc<Registry>,
+    /// What goes through.
+    pub services: Arc<Services>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunnelCommand {
+    /// [`TunnelsReport`].
+    List,
+    /// [`crate::services::ExposedStatus`].
+    Expose(ExposedOptions),
+    /// A list of [`crate::services::Detected`].
+    Detect,
+    /// [`crate::services::MouthStatus`].
+    Open(OpenOptions),
+    /// Nothing.
+    Close {
+        /// The service.
+        name: ServiceName,
+        /// The station, where one of its tunnels is to be closed.
+        peer: Option<PeerAddress>,
+    },
+    /// [`discovery::InvitationReport`].
+    Invite {
+        /// How long the token is good.
+        lifetime_s: u64,
+    },
+    /// [`JoinReport`].
+    Join {
+        /// The token.
+        token: String,
+        /// Leave the constellation that the station belongs to.
+        accept_constellation: bool,
+    },
+    /// A list of [`PeerReport`].
+    Peers,
+    /// Nothing.
+    AddPeer(PeerAddress),
+    /// Nothing.
+    RemovePeer(String),
+    /// The PeerID.
+    AllowPeer(String),
+    /// The PeerID.
+    RevokePeer(String),
+}
+
+/// What `tunnel ls --json` prints; part of `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunnelsReport {
+    /// Our PeerID, as the carrier has it.
+    pub peer_id: String,
+    /// What the carrier lets be seen.
+    pub carrier: CarrierState,
+    /// What is exposed and open.
+    #[serde(flatten)]
+    pub services: ServicesStatus,
+}
+
+/// What `join --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinReport {
+    /// The station that let us in.
+    pub through: String,
+    /// The constellation.
+    pub constellation: String,
+    /// Stations of it that we know now.
+    pub stations: usize,
+}
+
+impl Tunnels {
+    /// How tunnels are.
+    pub fn report(&self) -> TunnelsReport {
+        TunnelsReport {
+            peer_id: self.carrier.peer_id().to_string(),
+            carrier: self.carrier.state().borrow().as_ref().clone(),
+            services: self.services.status(),
+        }
+    }
+
+    /// Stations and relays that are known of.
+    pub fn peers(&self) -> Vec<PeerReport> {
+        self.registry.peers()
+    }
+
+    /// Carries out one command.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn carry_out(
+        self: &Arc<Self>,
+        command: TunnelCommand,
+    ) -> Result<Value, CommandError> {
+        match command {
+            TunnelCommand::List => answer(&self.report()),
+            TunnelCommand::Detect => answer(&detect().await),
+            TunnelCommand::Invite { lifetime_s } => {
+                let addresses = self.own_addresses().await;
+                let registry = Arc::clone(&self.registry);
+                let invited = blocking(move || registry.invite(lifetime_s, addresses)).await?;
+                answer(&invited.map_err(CommandError::usage)?)
+            }
+            TunnelCommand::Join {
+                token,
+                accept_constellation,
+            } => answer(&self.join(&token, accept_constellation).await?),
+            TunnelCommand::Peers => answer(&self.peers()),
+            other => {
+                let tunnels = Arc::clone(self);
+                let runtime = tokio::runtime::Handle::current();
+                // These write files, and mouths need the runtime to listen.
+                blocking(move || {
+                    let _runtime = runtime.enter();
+                    tunnels.change(other)
+                })
+                .await?
+            }
+        }
+    }
+
+    fn change(&self, command: TunnelCommand) -> Result<Value, CommandError> {
+        let peer_of = |address: PeerAddress| {
+            address.peer_id().ok_or_else(|| {
+                CommandError::usage(format!("{address} is no station: expected /p2p/<PeerID>"))
+            })
+        };
+        let usage = |error: crate::services::ServiceError| CommandError::usage(error);
+        let captain = |error: discovery::CaptainError| CommandError::usage(error);
+        let registry = &self.registry;
+        match command {
+            TunnelCommand::Expose(options) => {
+                answer(&self.services.expose(options).map_err(usage)?)
+            }
+            TunnelCommand::Open(options) => answer(&self.services.open(options).map_err(usage)?),
+            TunnelCommand::Close { name, peer } => {
+                let peer: Option<PeerId> = peer.map(peer_of).transpose()?;
+                answer(&self.services.close(&name, peer).map_err(usage)?)
+            }
+            TunnelCommand::AddPeer(address) => answer(&registry.add(address).map_err(captain)?),
+            TunnelCommand::RemovePeer(who) => answer(&registry.remove(&who).map_err(captain)?),
+            TunnelCommand::AllowPeer(who) => {
+                answer(&registry.allow(&who).map_err(captain)?.to_string())
+            }
+            TunnelCommand::RevokePeer(who) => {
+                answer(&registry.revoke(&who).map_err(captain)?.to_string())
+            }
+            TunnelCommand::List
+            | TunnelCommand::Detect
+            | TunnelCommand::Invite { .. }
+            | TunnelCommand::Join { .. }
+            | TunnelCommand::Peers => Err(CommandError::local("asked at the wrong place")),
+        }
+    }
+
+    /// Where a newcomer may look for us. Just after the start the carrier may not know yet.
+    async fn own_addresses(&self) -> Vec<Multiaddr> {
+        let mut states = self.carrier.state();
+        let known = states.wait_for(|state| !state.addresses.is_empty());
+        // In vain: then there is none, and whoever invites is told.
+        drop(tokio::time::timeout(ADDRESSES_DEADLINE, known).await);
+        let registry = Arc::clone(&self.registry);
+        let state = self.carrier.state().borrow().clone();
+        let addresses = state
+            .addresses
+            .iter()
+            .filter_map(|address| address.parse().ok());
+        let addresses: Vec<Multiaddr> = addresses.collect();
+        let told = blocking(move || {
+            registry.set_addresses(addresses);
+            registry.own_addresses()
+        });
+        told.await.unwrap_or_default()
+    }
+
+    async fn join(
+        &self,
+        token: &str,
+        accept_constellation: bool,
+    ) -> Result<JoinReport, CommandError> {
+        let invitation: Invitation = token.trim().parse().map_err(CommandError::usage)?;
+        let card = self
+            .registry
+            .prepare_to_join(&invitation, accept_constellation)
+            .map_err(CommandError::usage)?;
+        let peer = invitation.peer;
+        self.carrier
+            .learn(peer, &invitation.addresses, Source::Static);
+        let secret = hex::encode(invitation.secret.as_bytes());
+        let redeemed = discovery::redeem(self.carrier.as_ref(), peer, secret, card).await;
+        let cards = redeemed.map_err(|error| why_not_joined(&invitation, &error))?;
+        let constellation = invitation.constellation.to_string();
+        let registry = Arc::clone(&self.registry);
+        let joined = blocking(move || registry.has_joined(&invitation, cards)).await?;
+        Ok(JoinReport {
+            through: peer.to_string(),
+            constellation,
+            stations: joined.map_err(CommandError::local)?,
+        })
+    }
+}
+
+/// What the captain with the token can do about it.
+fn why_not_joined(invitation: &Invitation, error: &discovery::ExchangeError) -> CommandError {
+    let peer = invitation.peer;
+    match error {
+        discovery::ExchangeError::Ask(discovery::AskError::Refused { reason, .. }) => {
+            let said = match reason.as_str() {
+                "used" => "the token was used by another station: ask for a new one",
+                "expired" => "the token has expired: ask for a new one",
+                "unknown" => {
+                    "the station that made the token does not know it (any more): ask for a new one"
+                }
+                "foreign" => "the token is of another constellation",
+                "revoked" => "this station was put out of that constellation",
+                other => other,
+            };
+            CommandError::refused(format!("{peer} did not let us in: {said}"))
+        }
+        // Where no token is out nobody may knock, and nobody is told why.
+        discovery::ExchangeError::Ask(_)
+        | discovery::ExchangeError::Open(OpenError::NotOffered { .. }) => {
+            CommandError::refused(format!(
+                "{peer} did not let us in ({error}): the token was used by another station, has expired, or was not made \
+                 there; ask for a new one"
+            ))
+        }
+        error => {
+            let mut message = format!("cannot join through {peer}: {error}");
+            if invitation.private {
+                message.push_str(
+                    "; that constellation is a private swarm: [tunnel] swarm_key must name its key here too",
+                );
+            }
+            CommandError::unreachable(message)
+        }
+    }
+}
+
+fn answer(value: &impl Serialize) -> Result<Value, CommandError> {
+    serde_json::to_value(value).map_err(CommandError::local)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CommandError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(CommandError::local)
+}
+
+/// The tunnels, if they have started.
+///
+/// # Errors
+/// [`CommandError`]: they are switched off, or wait for kubo.
+pub(super) fn started(
+    tunnels: &watch::Receiver<Option<Arc<Tunnels>>>,
+) -> Result<Arc<Tunnels>, CommandError> {
+    tunnels.borrow().clone().ok_or_else(|| {
+        CommandError::local(
+            "there are no tunnels: they are switched off ([tunnel] enabled), or wait for a kubo daemon that does not answer",
+        )
+    })
+}

@@ -1,0 +1,309 @@
+//! The station's tunnels, as a part of the station: carrier, registry, services, and what goes between them.
+//!
+//! ```text
+//! constellation (D16) ─► carrier ─► registry ─► services ─► wiring: who tells whom
+//! ```
+//!
+//! A kubo that carried the tunnels once is waited for: with another PeerID this would be another station. Meanwhile
+//! the relay serves, and peers that are plain relays are exchanged with.
+
+mod carrying;
+mod membership;
+mod settings;
+mod wiring;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::directory::DataDirectory;
+use crate::config::Config;
+use crate::control::Tunnels;
+use crate::discovery::{Registry, RegistryOptions};
+use crate::peer::PeerAddress;
+use crate::random::Random;
+use crate::relay_client::Dialer;
+use crate::services::{Inbound, RelayEntrance, Services};
+use crate::sync::SyncRequest;
+use crate::tasks::TaskGroup;
+use crate::time::Clock;
+use crate::tunnel::{Identity, IdentityError, KuboCarrier, KuboError, NodeError, SwarmKeyError};
+
+use carrying::{Carried, Kind};
+use settings::{registry_settings, take_services};
+
+/// How long to wait before looking for kubo again.
+const KUBO_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Streams that are served at a time: what the carriers let in.
+const VISITS_MAX: usize = 4_200;
+/// Mouths, their connections, and what goes between the parts.
+const WIRING_TASKS_MAX: usize = 16;
+
+/// Why there are no tunnels.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// The swarm key's file cannot be read.
+    #[error("cannot read the swarm key {path}: {source}")]
+    SwarmKeyFile {
+        /// The file.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// It holds no key.
+    #[error("{path}: {source}")]
+    SwarmKey {
+        /// The file.
+        path: String,
+        /// What is wrong, and where.
+        source: SwarmKeyError,
+    },
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Our own node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// kubo.
+    #[error(transparent)]
+    Kubo(#[from] KuboError),
+    /// What was kept.
+    #[error(transparent)]
+    State(#[from] crate::trust::StateError),
+    /// Services.
+    #[error(transparent)]
+    Services(#[from] crate::services::ServiceError),
+    /// A station named in the configuration that is none.
+    #[error(
+        "[tunnel] {key}: {text:?} is no station: expected a PeerID, an address with /p2p/<PeerID>, or an ssh-ed25519 line"
+    )]
+    NotAStation {
+        /// The key.
+        key: &'static str,
+        /// What is there.
+        text: String,
+    },
+    /// The station is ending.
+    #[error(transparent)]
+    Tasks(#[from] crate::tasks::GroupFull),
+}
+
+impl TunnelError {
+    /// Whether the configuration is to blame, rather than this machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::SwarmKeyFile { .. }
+                | Self::SwarmKey { .. }
+                | Self::NotAStation { .. }
+                | Self::Kubo(KuboError::NotAnApi(_) | KuboError::MountingDisabled)
+                | Self::Node(NodeError::Options(_))
+        )
+    }
+}
+
+/// The captain confirms that the station belongs to the constellation that the configuration names (D16). Gives it.
+///
+/// # Errors
+/// [`TunnelError`].
+pub async fn accept_constellation(
+    directory: &DataDirectory,
+    config: &Config,
+    random: Random,
+) -> Result<String, TunnelError> {
+    let swarm_key = settings::swarm_key(config).await?;
+    let (path, config) = (directory.constellation(), config.clone());
+    let accepted =
+        blocking(move || membership::accept(&path, &config, swarm_key.as_ref(), &random));
+    Ok(accepted.await?.to_string())
+}
+
+/// Whether a run by a command needs tunnels: a station is named, or this one has ever dealt with others.
+pub(super) fn are_wanted(
+    directory: &DataDirectory,
+    config: &Config,
+    request: &SyncRequest,
+) -> bool {
+    let named = config.peers.iter().map(|peer| &peer.address);
+    let has_state = ["trust.json", "peers.json"];
+    config.astroport.enabled
+        || !config.tunnel.allow.is_empty()
+        || named
+            .chain(&request.peers)
+            .any(|address| address.peer_id().is_some())
+        || has_state
+            .iter()
+            .any(|file| directory.state().join(file).exists())
+}
+
+/// What tunnels are started with; they may start later than the station.
+#[derive(Debug, Clone)]
+pub(super) struct TunnelStarter {
+    pub(super) directory: DataDirectory,
+    pub(super) identity: Identity,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
+    pub(super) tasks: TaskGroup,
+    pub(super) dialer: Dialer,
+    pub(super) found: watch::Sender<Arc<Vec<PeerAddress>>>,
+    pub(super) halted: watch::Sender<Option<String>>,
+    pub(super) published: watch::Sender<Option<Arc<Tunnels>>>,
+}
+
+/// Tunnels, and what ends with them.
+#[derive(Debug, Clone)]
+pub(super) struct StationTunnels {
+    pub(super) tunnels: Arc<Tunnels>,
+    kubo: Option<Arc<KuboCarrier>>,
+    tasks: TaskGroup,
+    keeper: Option<carrying::AddressKeeper>,
+}
+
+impl StationTunnels {
+    /// Ends what goes through the tunnels, and in kubo closes what we opened there.
+    pub(super) async fn close(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep().await;
+        }
+        self.tasks.end().await;
+        if let Some(kubo) = &self.kubo {
+            kubo.close().await;
+        }
+    }
+
+    /// Takes over what can change while a station runs.
+    pub(super) async fn reconfigure(&self, config: &Config) -> Result<(), TunnelError> {
+        let settings = registry_settings(config)?;
+        let registry = Arc::clone(&self.tunnels.registry);
+        blocking(move || registry.configure(settings)).await;
+        take_services(&self.tunnels.services, config).await;
+        Ok(())
+    }
+}
+
+impl TunnelStarter {
+    /// Starts tunnels. `None`: kubo is to carry them and does not answer yet.
+    ///
+    /// # Errors
+    /// [`TunnelError`].
+    pub(super) async fn start(
+        &self,
+        config: &Config,
+        relay: Option<&RelayEntrance>,
+    ) -> Result<Option<StationTunnels>, TunnelError> {
+        let swarm_key = settings::swarm_key(config).await?;
+        let settings = registry_settings(config)?;
+        let membership = {
+            let (path, random) = (self.directory.constellation(), self.random.clone());
+            let configured = membership::configured(config, swarm_key.as_ref());
+            blocking(move || membership::in_force(&path, configured, &random)).await?
+        };
+        self.halted.send_replace(membership.halted.clone());
+        let identity = settings::identity(config, &self.identity)?;
+        let guests = watch::Sender::default();
+        let tasks = self.tasks.child(WIRING_TASKS_MAX);
+        let carried = carrying::start(
+            self,
+            config,
+            &identity,
+            swarm_key.as_ref(),
+            &membership,
+            &guests,
+        );
+        let Some(Carried {
+            carrier,
+            inbound,
+            found,
+            kind,
+        }) = carried.await?
+        else {
+            return Ok(None);
+        };
+        let is_secret = swarm_key.as_ref().is_some_and(|key| !key.is_public());
+        let options = RegistryOptions {
+            state: self.directory.state(),
+            identity,
+            own: carrier.peer_id(),
+            membership: membership.membership,
+            private_swarm: swarm_key.is_some(),
+            swarm_key_is_secret: is_secret,
+            halted: membership.halted.is_some(),
+            guests,
+        };
+        let registry = {
+            let (clock, random) = (self.clock.clone(), self.random.clone());
+            blocking(move || Registry::open(options, settings, clock, random)).await?
+        };
+        let registry = Arc::new(registry);
+        let has_relay = relay.is_some();
+        let services = Services::load(
+            Arc::clone(&carrier),
+            self.directory.services(),
+            has_relay,
+            tasks.child(VISITS_MAX),
+        )?;
+        let services = Arc::new(services);
+        take_services(&services, config).await;
+        let tunnels = Arc::new(Tunnels {
+            carrier: Arc::clone(&carrier),
+            registry: Arc::clone(&registry),
+            services: Arc::clone(&services),
+        });
+        wiring::connect(self, &tunnels, config, found, &tasks)?;
+        let visits = tasks.child(VISITS_MAX);
+        let parts = Inbound {
+            relay: relay.cloned(),
+            constellation: wiring::constellation_service(&registry),
+        };
+        tasks.spawn(services.serve(inbound, parts, visits))?;
+        let (kubo, keeper) = match kind {
+            Kind::Kubo(kubo) => (Some(kubo), None),
+            Kind::Node(keeper) => {
+                tasks.spawn(keeper.clone().keep_now_and_then())?;
+                (None, Some(keeper))
+            }
+        };
+        // At once: a command that makes a run right away must know with whom.
+        self.found.send_replace(registry.found().borrow().clone());
+        self.dialer.take_carrier(carrier);
+        self.published.send_replace(Some(Arc::clone(&tunnels)));
+        Ok(Some(StationTunnels {
+            tunnels,
+            kubo,
+            tasks,
+            keeper,
+        }))
+    }
+
+    /// Starts tunnels as soon as kubo answers.
+    pub(super) async fn start_when_kubo_answers(
+        self,
+        config: Config,
+        relay: Option<RelayEntrance>,
+    ) -> Option<StationTunnels> {
+        loop {
+            tokio::time::sleep(KUBO_AGAIN_AFTER).await;
+            match self.start(&config, relay.as_ref()).await {
+                Ok(Some(tunnels)) => return Some(tunnels),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "no tunnels");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Runs what blocks off the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking work is not cancelled while the runtime lives; when it ends nobody waits here.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

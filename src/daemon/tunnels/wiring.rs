@@ -1,0 +1,184 @@
+//! Who tells whom: what one part publishes becomes what another is told.
+//!
+//! Each line is a task that follows a `watch` or a queue. Nothing is decided here. What writes files is kept off the
+//! runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{TunnelError, TunnelStarter, blocking};
+use crate::config::Config;
+use crate::control::Tunnels;
+use crate::discovery::{Registry, SwarmFolder, SwarmFolderOptions, SwarmStation, answer, gossip};
+use crate::peer::{Multiaddr, PeerAddress};
+use crate::services::RelayEntrance;
+use crate::tasks::TaskGroup;
+use crate::tunnel::{Found, Source};
+
+/// How often the registry is asked whether something is due.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
+
+/// The constellation's own service.
+pub(super) fn constellation_service(registry: &Arc<Registry>) -> RelayEntrance {
+    let registry = Arc::clone(registry);
+    Arc::new(move |peer, stream| Box::pin(answer(Arc::clone(&registry), peer, stream)))
+}
+
+/// Starts all that goes between the parts.
+///
+/// # Errors
+/// [`TunnelError::Tasks`].
+pub(super) fn connect(
+    starter: &TunnelStarter,
+    tunnels: &Arc<Tunnels>,
+    config: &Config,
+    found: mpsc::Receiver<Found>,
+    tasks: &TaskGroup,
+) -> Result<(), TunnelError> {
+    let Tunnels {
+        carrier, registry, ..
+    } = &**tunnels;
+    tasks.spawn(keep_connected(Arc::clone(tunnels)))?;
+    tasks.spawn(tell_runs(Arc::clone(registry), starter.found.clone()))?;
+    tasks.spawn(tell_exposed(Arc::clone(tunnels)))?;
+    tasks.spawn(tell_addresses(Arc::clone(tunnels)))?;
+    tasks.spawn(take_found(Arc::clone(registry), found))?;
+    tasks.spawn(renew(Arc::clone(registry)))?;
+    let random = starter.random.clone();
+    tasks.spawn(gossip(Arc::clone(carrier), Arc::clone(registry), random))?;
+    if let Some(options) = swarm_folder(starter, tunnels, config) {
+        let folder = SwarmFolder::new(options, starter.clock.clone());
+        let (told, stations) = watch::channel(Arc::default());
+        tasks.spawn(folder.follow(told))?;
+        tasks.spawn(take_swarm(Arc::clone(registry), stations))?;
+    }
+    Ok(())
+}
+
+fn swarm_folder(
+    starter: &TunnelStarter,
+    tunnels: &Tunnels,
+    config: &Config,
+) -> Option<SwarmFolderOptions> {
+    if !config.astroport.enabled {
+        return None;
+    }
+    let home = || std::env::var_os("HOME").map(std::path::PathBuf::from);
+    let folder = config
+        .astroport
+        .swarm
+        .clone()
+        .or_else(|| Some(home()?.join(".zen/tmp/swarm")))?;
+    Some(SwarmFolderOptions {
+        folder,
+        kept: starter.directory.swarm(),
+        uplanet: config.astroport.uplanet.clone(),
+        own: tunnels.carrier.peer_id(),
+    })
+}
+
+/// The carrier stays connected with whom the registry wants, and knows where they are.
+async fn keep_connected(tunnels: Arc<Tunnels>) {
+    let Tunnels {
+        carrier, registry, ..
+    } = &*tunnels;
+    let mut wanted = registry.wanted();
+    let mut version = registry.version();
+    loop {
+        let peers = wanted.borrow_and_update().clone();
+        for peer in peers.iter() {
+            let addresses: Vec<Multiaddr> = registry.addresses_of(peer);
+            if !addresses.is_empty() {
+                carrier.learn(*peer, &addresses, Source::Card);
+            }
+        }
+        carrier.keep((*peers).clone());
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            // A card may have brought another address.
+            changed = version.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Runs exchange with whom the registry has found.
+async fn tell_runs(registry: Arc<Registry>, found: watch::Sender<Arc<Vec<PeerAddress>>>) {
+    let mut peers = registry.found();
+    loop {
+        let now = peers.borrow_and_update().clone();
+        found.send_replace(now);
+        if peers.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The registry knows what is exposed, and to whom tunnels are open.
+async fn tell_exposed(tunnels: Arc<Tunnels>) {
+    let mut guests = tunnels.services.guests();
+    loop {
+        let exposed = guests.borrow_and_update().clone();
+        let (registry, services) = (Arc::clone(&tunnels.registry), Arc::clone(&tunnels.services));
+        blocking(move || {
+            registry.set_exposed(exposed);
+            registry.set_tunnelled(services.stations());
+        })
+        .await;
+        if guests.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Our card says where we are.
+async fn tell_addresses(tunnels: Arc<Tunnels>) {
+    let mut states = tunnels.carrier.state();
+    let mut told = None;
+    loop {
+        let addresses = states.borrow_and_update().addresses.clone();
+        if told.as_ref() != Some(&addresses) {
+            let read = addresses.iter().filter_map(|address| address.parse().ok());
+            let read: Vec<Multiaddr> = read.collect();
+            let registry = Arc::clone(&tunnels.registry);
+            blocking(move || registry.set_addresses(read)).await;
+            told = Some(addresses);
+        }
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the carrier comes across is known to the registry.
+async fn take_found(registry: Arc<Registry>, mut found: mpsc::Receiver<Found>) {
+    while let Some(found) = found.recv().await {
+        let registry = Arc::clone(&registry);
+        blocking(move || registry.found_by(found)).await;
+    }
+}
+
+/// What the swarm folder describes is known to the registry.
+async fn take_swarm(
+    registry: Arc<Registry>,
+    mut stations: watch::Receiver<Arc<Vec<SwarmStation>>>,
+) {
+    while stations.changed().await.is_ok() {
+        let now = stations.borrow_and_update().clone();
+        let registry = Arc::clone(&registry);
+        blocking(move || registry.set_swarm(now)).await;
+    }
+}
+
+/// Our card is signed anew before it is old, and tokens expire.
+async fn renew(registry: Arc<Registry>) {
+    let mut tick = interval(RENEW_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let registry = Arc::clone(&registry);
+        blocking(move || registry.renew()).await;
+    }
+}

@@ -1,0 +1,216 @@
+//! What stations tell each other over the service `constellation`: their cards, and how one joins.
+//!
+//! ```text
+//! POST /cards  {since?, cards}     ─► {cards, next?, more}   admitted stations only
+//! POST /join   {secret, card}      ─► {cards, …}             whoever holds an unused token
+//! ```
+//!
+//! `since` is how far the asker has read at this station; the answer has what changed after that. Without it the request
+//! only hands cards over. Worst case: one body of `BODY_BYTES_MAX` for each stream; from somebody who is not admitted
+//! `JOIN_BYTES_MAX`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::http::{AskError, ask, serve};
+use super::registry::Registry;
+use crate::limits::CONNECT_DEADLINE;
+use crate::peer::{ByteStream, PeerId};
+use crate::trust::{Cursor, SignedCard};
+use crate::tunnel::{Carrier, OpenError, ServiceName};
+
+/// A request or an answer between admitted stations: what is handed over at once has a bound of its own below it.
+const BODY_BYTES_MAX: usize = 8 << 20;
+/// A request to join: a secret and one card.
+const JOIN_BYTES_MAX: usize = 600 << 10;
+
+/// Answers in a row that one comparison reads: a card book has no more.
+const ANSWERS_MAX: usize = 32;
+
+/// What an admitted station asks.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct CardsRequest {
+    /// How far it has read here; `None`: it asks nothing.
+    since: Option<Cursor>,
+    /// What it hands over.
+    cards: Vec<SignedCard>,
+}
+
+/// What it is told.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct CardsAnswer {
+    cards: Vec<SignedCard>,
+    /// How far it has read now.
+    next: Option<Cursor>,
+    /// Whether there is more at once.
+    more: bool,
+}
+
+/// What somebody with a token asks.
+#[derive(Debug, Serialize, Deserialize)]
+struct JoinRequest {
+    /// The token's secret, in hex.
+    secret: String,
+    /// The newcomer's card.
+    card: SignedCard,
+}
+
+/// Why stations did not tell each other what they know.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// No stream.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// No answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// An answer that cannot be read.
+    #[error("its answer cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Learns what `peer` knows that we do not, and hands our own card over; gives how many cards were new to us.
+///
+/// Cancel safe: cards taken over stay.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub(super) async fn compare(
+    carrier: &dyn Carrier,
+    registry: &Arc<Registry>,
+    peer: PeerId,
+) -> Result<usize, ExchangeError> {
+    let mut taken = 0;
+    for _ in 0..ANSWERS_MAX {
+        let request = CardsRequest {
+            since: Some(registry.read_at(&peer)),
+            cards: registry.own_card().into_iter().collect(),
+        };
+        let answer: CardsAnswer = post(carrier, peer, "/cards", &request).await?;
+        taken += receive(registry, answer.cards, peer).await;
+        if let Some(next) = answer.next {
+            registry.has_read(peer, next);
+        }
+        if !answer.more {
+            break;
+        }
+    }
+    Ok(taken)
+}
+
+/// Takes over what a station has said. Signatures are checked and files written: not on the runtime.
+async fn receive(registry: &Arc<Registry>, cards: Vec<SignedCard>, from: PeerId) -> usize {
+    let registry = Arc::clone(registry);
+    let received = tokio::task::spawn_blocking(move || registry.receive(cards, from));
+    // It panics only if the registry does, which the next one shows.
+    received.await.unwrap_or_default()
+}
+
+/// Hands cards over to `peer`, asking nothing.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub(super) async fn push(
+    carrier: &dyn Carrier,
+    peer: PeerId,
+    cards: &[SignedCard],
+) -> Result<(), ExchangeError> {
+    let request = CardsRequest {
+        since: None,
+        cards: cards.to_vec(),
+    };
+    let _nothing: CardsAnswer = post(carrier, peer, "/cards", &request).await?;
+    Ok(())
+}
+
+/// Redeems a token at `peer`; gives the cards that it hands over.
+///
+/// # Errors
+/// [`ExchangeError`]: with [`AskError::Refused`] the token is not good, and the reason says why.
+pub async fn redeem(
+    carrier: &dyn Carrier,
+    peer: PeerId,
+    secret: String,
+    card: SignedCard,
+) -> Result<Vec<SignedCard>, ExchangeError> {
+    let request = JoinRequest { secret, card };
+    let answer: CardsAnswer = post(carrier, peer, "/join", &request).await?;
+    Ok(answer.cards)
+}
+
+async fn post<T: serde::de::DeserializeOwned>(
+    carrier: &dyn Carrier,
+    peer: PeerId,
+    path: &str,
+    request: &impl Serialize,
+) -> Result<T, ExchangeError> {
+    let body = serde_json::to_vec(request)?;
+    let service = ServiceName::constellation();
+    let stream = carrier.open(peer, &service, CONNECT_DEADLINE).await?;
+    let answer = ask(stream, path, body, BODY_BYTES_MAX).await?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+/// Serves one request of `peer`, whom the carrier has let in to the service `constellation`.
+pub async fn answer(registry: Arc<Registry>, peer: PeerId, stream: ByteStream) {
+    let is_admitted = registry.is_admitted(&peer);
+    let bound = if is_admitted {
+        BODY_BYTES_MAX
+    } else {
+        JOIN_BYTES_MAX
+    };
+    serve(stream, bound, |path, body| {
+        let registry = Arc::clone(&registry);
+        // Signatures are checked and files written: not on the runtime.
+        async move {
+            let answered = tokio::task::spawn_blocking(move || match path.as_str() {
+                "/cards" if is_admitted => cards(&registry, peer, &body),
+                "/cards" => Err((StatusCode::FORBIDDEN, "not admitted".to_owned())),
+                "/join" => join(&registry, peer, &body),
+                _ => Err((StatusCode::NOT_FOUND, "not here".to_owned())),
+            });
+            answered
+                .await
+                .unwrap_or_else(|error| Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())))
+        }
+    })
+    .await;
+}
+
+type Answered = Result<Vec<u8>, (StatusCode, String)>;
+
+fn malformed(error: impl std::fmt::Display) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, error.to_string())
+}
+
+fn cards(registry: &Registry, peer: PeerId, body: &Bytes) -> Answered {
+    let request: CardsRequest = serde_json::from_slice(body).map_err(malformed)?;
+    registry.receive(request.cards, peer);
+    let answer = match request.since {
+        None => CardsAnswer::default(),
+        Some(since) => handed_over(registry, since),
+    };
+    serde_json::to_vec(&answer).map_err(malformed)
+}
+
+fn handed_over(registry: &Registry, since: Cursor) -> CardsAnswer {
+    let (cards, next, more) = registry.since(since);
+    CardsAnswer {
+        cards,
+        next: Some(next),
+        more,
+    }
+}
+
+fn join(registry: &Registry, peer: PeerId, body: &Bytes) -> Answered {
+    let request: JoinRequest = serde_json::from_slice(body).map_err(malformed)?;
+    registry
+        .redeemed_by(peer, &request.secret, request.card)
+        .map_err(|refusal| (StatusCode::FORBIDDEN, refusal.to_string()))?;
+    serde_json::to_vec(&handed_over(registry, Cursor::default())).map_err(malformed)
+}

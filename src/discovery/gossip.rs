@@ -1,0 +1,181 @@
+//! Cards going round: what is new is handed on at once, and what was missed is found by comparing.
+//!
+//! A change (our own card, or one that came) is pushed to a few stations chosen at random, who hand it on in turn; a
+//! station that comes into reach, and one at random every minute, is compared with. Worst case at each change:
+//! `PUSHED_TO` streams; n stations know of it after about log n steps. Cards are small and signed: whoever hands them on
+//! need not be trusted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::exchange::{ExchangeError, compare, push};
+use super::registry::Registry;
+use crate::peer::PeerId;
+use crate::random::Random;
+use crate::trust::{Cursor, SignedCard};
+use crate::tunnel::{Carrier, CarrierState};
+
+/// Stations to which a change is pushed.
+const PUSHED_TO: usize = 8;
+/// Exchanges at a time.
+const AT_ONCE: usize = 8;
+/// Changes gather for so long: a station that starts learns of many at once.
+const GATHER_FOR: Duration = Duration::from_millis(100);
+/// How often a station chosen at random is compared with.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+/// How soon a comparison that failed with a station in reach is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Keeps cards going round until dropped.
+pub async fn gossip(carrier: Arc<dyn Carrier>, registry: Arc<Registry>, random: Random) {
+    let mut versions = registry.version();
+    let mut states = carrier.state();
+    versions.mark_unchanged();
+    let mut round = Round {
+        carrier,
+        registry,
+        random,
+        pushed: None,
+        push_at: None,
+        compared: BTreeSet::new(),
+        again: BTreeMap::new(),
+        under_way: FuturesUnordered::new(),
+        next_compare: Instant::now() + COMPARE_EVERY,
+    };
+    loop {
+        let in_reach = in_reach(&round.registry, &states);
+        let next = round.start_what_is_due(&in_reach, Instant::now());
+        tokio::select! {
+            Some(ended) = round.under_way.next() => round.note(ended),
+            changed = versions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                round.push_at.get_or_insert_with(|| Instant::now() + GATHER_FOR);
+            }
+            changed = states.changed() => if changed.is_err() { return },
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// How telling one station ended.
+enum Ended {
+    Compared(PeerId, Result<usize, ExchangeError>),
+    Pushed(PeerId, Result<(), ExchangeError>),
+}
+
+type UnderWay = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+struct Round {
+    carrier: Arc<dyn Carrier>,
+    registry: Arc<Registry>,
+    random: Random,
+    /// How far cards were pushed. What came before the first change is told by comparing.
+    pushed: Option<Cursor>,
+    /// When what has changed is pushed.
+    push_at: Option<Instant>,
+    /// Stations in reach that were compared with, or are being.
+    compared: BTreeSet<PeerId>,
+    /// When to compare again with those with whom it failed.
+    again: BTreeMap<PeerId, Instant>,
+    under_way: FuturesUnordered<UnderWay>,
+    next_compare: Instant,
+}
+
+impl Round {
+    /// Gives when something is due again.
+    fn start_what_is_due(&mut self, in_reach: &BTreeSet<PeerId>, now: Instant) -> Instant {
+        self.compared.retain(|peer| in_reach.contains(peer));
+        self.again.retain(|peer, _| in_reach.contains(peer));
+        let fresh: Vec<PeerId> = in_reach.difference(&self.compared).copied().collect();
+        for peer in fresh {
+            let is_due = self.again.get(&peer).is_none_or(|at| *at <= now);
+            if is_due && self.under_way.len() < AT_ONCE {
+                self.compare(peer);
+            }
+        }
+        if self.push_at.is_some_and(|at| at <= now) {
+            self.push_at = None;
+            let (cards, next, _) = self.registry.since(self.pushed.unwrap_or_default());
+            self.pushed = Some(next);
+            let cards = Arc::new(cards);
+            for peer in chosen(in_reach, PUSHED_TO, &self.random) {
+                self.push(peer, &cards);
+            }
+        }
+        if self.next_compare <= now {
+            self.next_compare = now + COMPARE_EVERY;
+            if let [peer] = chosen(&self.registry.reachable(), 1, &self.random)[..] {
+                self.compare(peer);
+            }
+        }
+        let soonest = self.again.values().chain(&self.push_at).min().copied();
+        soonest.map_or(self.next_compare, |at| at.min(self.next_compare).max(now))
+    }
+
+    fn compare(&mut self, peer: PeerId) {
+        self.compared.insert(peer);
+        self.again.remove(&peer);
+        let (carrier, registry) = (Arc::clone(&self.carrier), Arc::clone(&self.registry));
+        self.under_way.push(Box::pin(async move {
+            Ended::Compared(peer, compare(carrier.as_ref(), &registry, peer).await)
+        }));
+    }
+
+    fn push(&mut self, peer: PeerId, cards: &Arc<Vec<SignedCard>>) {
+        if cards.is_empty() {
+            return;
+        }
+        let (carrier, cards) = (Arc::clone(&self.carrier), Arc::clone(cards));
+        self.under_way.push(Box::pin(async move {
+            Ended::Pushed(peer, push(carrier.as_ref(), peer, &cards).await)
+        }));
+    }
+
+    fn note(&mut self, ended: Ended) {
+        match ended {
+            Ended::Compared(peer, Ok(taken)) => tracing::debug!(%peer, taken, "compared cards"),
+            Ended::Compared(peer, Err(error)) => {
+                tracing::debug!(%peer, %error, "cannot compare cards");
+                self.compared.remove(&peer);
+                self.again.insert(peer, Instant::now() + AGAIN_AFTER);
+            }
+            Ended::Pushed(_, Ok(())) => {}
+            Ended::Pushed(peer, Err(error)) => {
+                tracing::debug!(%peer, %error, "cannot hand cards over");
+                // It may have missed something: it is compared with instead.
+                self.compared.remove(&peer);
+                self.again.insert(peer, Instant::now() + AGAIN_AFTER);
+            }
+        }
+    }
+}
+
+/// Admitted stations with which there is a connection.
+fn in_reach(registry: &Registry, states: &watch::Receiver<Arc<CarrierState>>) -> BTreeSet<PeerId> {
+    let state = states.borrow().clone();
+    let connected = state.links.keys().filter_map(|peer| peer.parse().ok());
+    connected
+        .filter(|peer| registry.is_admitted(peer))
+        .collect()
+}
+
+/// At most `count` of them, at random.
+fn chosen(peers: &BTreeSet<PeerId>, count: usize, random: &Random) -> Vec<PeerId> {
+    let mut keyed: Vec<([u8; 8], PeerId)> =
+        peers.iter().map(|peer| (random.bytes(), *peer)).collect();
+    keyed.sort_unstable_by_key(|(key, _)| *key);
+    keyed
+        .into_iter()
+        .take(count)
+        .map(|(_, peer)| peer)
+        .collect()
+}

@@ -1,0 +1,29 @@
+//! Who else there is, and who may enter: sources that feed one registry, and cards that go round.
+//!
+//! ```text
+//! configuration, captain ─► captain ─┐
+//! swarm_folder ──────────────────────┼─► registry ─► guests, found, wanted
+//! mDNS, Kademlia (from the carrier) ─┤      ▲ │
+//! exchange (cards of stations) ──────┘      │ ▼
+//!                                        gossip: cards going round
+//! ```
+//!
+//! Discovery meets dialling only through what the registry publishes.
+
+mod added;
+mod captain;
+mod exchange;
+mod gossip;
+mod http;
+mod registry;
+mod roster;
+mod swarm_folder;
+#[cfg(test)]
+mod tests;
+
+pub use captain::{CaptainError, InvitationReport, JoinRefusal, PeerReport, station_named};
+pub use exchange::{ExchangeError, answer, redeem};
+pub use gossip::gossip;
+pub use http::AskError;
+pub use registry::{Registry, RegistryOptions, RegistrySettings};
+pub use swarm_folder::{Reach, SwarmFolder, SwarmFolderOptions, SwarmStation};

@@ -1,0 +1,197 @@
+use std::fs;
+
+use super::*;
+use crate::time::TimeSource;
+
+#[derive(Clone)]
+struct Hands(Arc<std::sync::atomic::AtomicU64>);
+
+impl TimeSource for Hands {
+    fn wall(&self) -> Duration {
+        Duration::from_secs(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+    fn monotonic(&self) -> Duration {
+        self.wall()
+    }
+}
+
+struct Zen {
+    folder: tempfile::TempDir,
+    hands: Hands,
+    own: PeerId,
+}
+
+impl Zen {
+    fn new() -> Self {
+        let zen = Self {
+            folder: tempfile::tempdir().unwrap(),
+            hands: Hands(Arc::new(1_700_000_000.into())),
+            own: PeerId::random(),
+        };
+        fs::create_dir(zen.swarm()).unwrap();
+        zen
+    }
+
+    fn swarm(&self) -> PathBuf {
+        self.folder.path().join("swarm")
+    }
+
+    fn write(&self, folder: &str, card: &str) {
+        let folder = self.swarm().join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("12345.json"), card).unwrap();
+    }
+
+    fn card(&self, peer: PeerId, relay: &str) {
+        let peer = peer.to_string();
+        let card = serde_json::json!({
+            "version": "12345.0.2", "created": "1700000000", "hostname": "host", "ipfsnodeid": peer,
+            "myRELAY": relay, "UPLANETG1PUB": "ours", "myIP": "192.0.2.7", "capacities": {"x": 1},
+        });
+        self.write(&peer, &card.to_string());
+    }
+
+    fn reader(&self) -> SwarmFolder {
+        let options = SwarmFolderOptions {
+            folder: self.swarm(),
+            kept: self.folder.path().join("kept.json"),
+            uplanet: Some("ours".into()),
+            own: self.own,
+        };
+        SwarmFolder::new(options, Clock::new(self.hands.clone()))
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.hands
+            .0
+            .fetch_add(seconds, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn reaches(folder: &mut SwarmFolder) -> BTreeMap<PeerId, Reach> {
+    folder.look();
+    let known = folder.known.iter();
+    known
+        .map(|(peer, station)| (*peer, station.reach.clone()))
+        .collect()
+}
+
+#[test]
+fn cards_say_how_a_relay_is_reached() {
+    let zen = Zen::new();
+    let [tunnelled, hidden, public] = [(); 3].map(|()| PeerId::random());
+    zen.card(tunnelled, "ws://127.0.0.1:7777");
+    fs::write(
+        zen.swarm().join(tunnelled.to_string()).join("x_strfry.sh"),
+        "",
+    )
+    .unwrap();
+    zen.card(hidden, "ws://127.0.0.1:7777");
+    zen.card(public, "wss://relay.example");
+    zen.card(zen.own, "wss://own.example");
+    fs::write(zen.swarm().join("list.txt"), "no folder").unwrap();
+    let mut folder = zen.reader();
+    let found = reaches(&mut folder);
+    let relay: PeerAddress = "wss://relay.example".parse().unwrap();
+    let expected = [
+        (tunnelled, Reach::Tunnel),
+        (hidden, Reach::Nowhere),
+        (public, Reach::Direct(Box::new(relay))),
+    ];
+    assert_eq!(found, expected.into());
+    let addresses = &folder.known[&tunnelled].addresses;
+    assert!(addresses.contains(&"/ip4/192.0.2.7/tcp/4001".parse().unwrap()));
+}
+
+#[test]
+fn broken_foreign_and_lying_cards_are_refused_and_warned_of_once() {
+    let zen = Zen::new();
+    let good = PeerId::random();
+    zen.card(good, "wss://relay.example");
+    let refused: Vec<(String, String, CardRefusal)> = vec![
+        ("{\"ipfsnodeid\": \"12D".into(), String::new(), CardRefusal::NotJson),
+        (String::new(), String::new(), CardRefusal::NotJson),
+        ("x".repeat(70_000), String::new(), CardRefusal::TooLarge),
+        ("{}".into(), String::new(), CardRefusal::NotItsFolder),
+        (format!("{{\"ipfsnodeid\":\"{good}\",\"UPLANETG1PUB\":\"ours\"}}"), String::new(), CardRefusal::NotItsFolder),
+        ("SELF theirs".into(), "theirs".into(), CardRefusal::AnotherUplanet),
+        ("SELF 7".into(), "7".into(), CardRefusal::AnotherUplanet),
+    ]
+    .into_iter()
+    .map(|(card, uplanet, why)| {
+        let peer = PeerId::random().to_string();
+        let card = if uplanet.is_empty() {
+            card
+        } else {
+            serde_json::json!({"ipfsnodeid": peer, "UPLANETG1PUB": uplanet, "myRELAY": "wss://x.example"}).to_string()
+        };
+        zen.write(&peer, &card);
+        (peer, uplanet, why)
+    })
+    .collect();
+    let mut folder = zen.reader();
+    assert_eq!(
+        reaches(&mut folder).keys().copied().collect::<Vec<_>>(),
+        [good]
+    );
+    for (peer, _, why) in &refused {
+        assert_eq!(folder.warned.get(peer), Some(why), "{why:?}");
+    }
+    let warned = folder.warned.clone();
+    folder.look();
+    assert_eq!(folder.warned, warned);
+}
+
+#[test]
+fn the_last_known_cards_outlive_the_folder_by_two_days_also_over_a_restart() {
+    let zen = Zen::new();
+    let peer = PeerId::random();
+    zen.card(peer, "wss://relay.example");
+    let mut folder = zen.reader();
+    assert_eq!(reaches(&mut folder).len(), 1);
+    fs::remove_dir_all(zen.swarm()).unwrap();
+    zen.pass(47 * 3600);
+    let mut again = zen.reader();
+    assert_eq!(reaches(&mut again).len(), 1, "kept over a restart");
+    zen.pass(2 * 3600);
+    assert!(reaches(&mut again).is_empty());
+    assert!(reaches(&mut zen.reader()).is_empty());
+}
+
+#[test]
+fn without_knowing_our_uplanet_nobody_is_taken_and_our_own_card_tells_it() {
+    let zen = Zen::new();
+    let peer = PeerId::random();
+    zen.card(peer, "wss://relay.example");
+    let mut folder = zen.reader();
+    folder.options.uplanet = None;
+    assert!(reaches(&mut folder).is_empty());
+    let own = zen.folder.path().join(zen.own.to_string());
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("12345.json"), r#"{"UPLANETG1PUB":"ours"}"#).unwrap();
+    assert_eq!(reaches(&mut folder).len(), 1);
+}
+
+#[tokio::test]
+async fn a_card_that_appears_is_found_without_waiting_for_the_next_look() {
+    let zen = Zen::new();
+    let (told, mut stations) = watch::channel(Arc::default());
+    let following = zen.reader().follow(told);
+    let peer = PeerId::random();
+    let finding = async {
+        zen.card(peer, "wss://relay.example");
+        stations
+            .wait_for(|stations| stations.len() == 1)
+            .await
+            .unwrap();
+    };
+    let found = async {
+        tokio::select! {
+            () = following => unreachable!("it follows for ever"),
+            () = finding => {}
+        }
+    };
+    timeout(RESCAN_EVERY / 2, found)
+        .await
+        .expect("well before the next look");
+}

@@ -1,0 +1,271 @@
+//! Whom to dial, and when: stations that are kept, and those that a stream waits for.
+//!
+//! Pure: takes what happened and the time, gives [`Step`]s for the driver to carry out. A round dials directly, and
+//! through relays when that fails or takes longer than [`RELAY_AFTER`]; it ends with a connection or with an answer to
+//! everyone who waits. Kept stations get round after round, with pauses of half a second doubling to ten at most.
+//! Invariant: whoever waits is in a round. Worst case: [`WAITING_MAX`] requests wait in all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::swarm::ConnectionId;
+use tokio::time::Instant;
+
+use super::streams::{OpenFailure, OpenRequest};
+use crate::random::Random;
+use crate::tunnel::PeerId;
+
+/// Requests that wait for connections, together.
+const WAITING_MAX: usize = 4_096;
+/// The pause after the first failure; twice that after the next.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// The longest: with a quarter more or less, so that stations do not dial in step, ten seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// How long direct addresses have before relays are tried as well.
+const RELAY_AFTER: Duration = Duration::from_secs(2);
+/// How often a station that is reached through a relay is dialled directly.
+const DIRECT_EVERY: Duration = Duration::from_secs(60);
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Dial its direct addresses.
+    Direct(PeerId),
+    /// Dial it through relays.
+    Relayed(PeerId),
+}
+
+/// Dials of one round.
+#[derive(Debug, Default)]
+struct Round {
+    dials: BTreeSet<ConnectionId>,
+    /// When relays are tried as well; `None` once they were.
+    relays_at: Option<Instant>,
+    tried: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Target {
+    waiting: Vec<OpenRequest>,
+    round: Option<Round>,
+    pause: Duration,
+    /// When the next round begins, for kept ones.
+    next: Instant,
+}
+
+/// Who is dialled.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    targets: BTreeMap<PeerId, Target>,
+    kept: Arc<BTreeSet<PeerId>>,
+    /// When stations that are reached through a relay are dialled directly next.
+    direct_at: BTreeMap<PeerId, Instant>,
+    waiting: usize,
+    random: Random,
+}
+
+impl Dialler {
+    pub(super) fn new(random: Random) -> Self {
+        Self {
+            targets: BTreeMap::new(),
+            kept: Arc::default(),
+            direct_at: BTreeMap::new(),
+            waiting: 0,
+            random,
+        }
+    }
+
+    pub(super) fn keep(&mut self, kept: Arc<BTreeSet<PeerId>>, now: Instant) {
+        self.kept = Arc::clone(&kept);
+        self.targets.retain(|peer, target| {
+            kept.contains(peer) || target.round.is_some() || !target.waiting.is_empty()
+        });
+        for peer in kept.iter() {
+            self.targets
+                .entry(*peer)
+                .or_insert_with(|| Target::new(now));
+        }
+    }
+
+    /// Somebody waits for a station that there is no connection with.
+    pub(super) fn wait(
+        &mut self,
+        peer: PeerId,
+        request: OpenRequest,
+        now: Instant,
+    ) -> Option<Step> {
+        if self.waiting >= WAITING_MAX {
+            drop(request.reply.send(Err(OpenFailure::TooMany)));
+            return None;
+        }
+        self.waiting += 1;
+        let target = self.targets.entry(peer).or_insert_with(|| Target::new(now));
+        target.waiting.push(request);
+        target.begin(now).then_some(Step::Direct(peer))
+    }
+
+    /// The time has come for these.
+    pub(super) fn due(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut gone = 0;
+        for (peer, target) in &mut self.targets {
+            let before = target.waiting.len();
+            target.waiting.retain(|request| !request.reply.is_closed());
+            gone += before - target.waiting.len();
+            match &mut target.round {
+                Some(round) => {
+                    if round.relays_at.is_some_and(|at| at <= now) {
+                        round.relays_at = None;
+                        steps.push(Step::Relayed(*peer));
+                    }
+                }
+                None => {
+                    let kept = self.kept.contains(peer) && target.next <= now && !connected(peer);
+                    if kept && target.begin(now) {
+                        steps.push(Step::Direct(*peer));
+                    }
+                }
+            }
+        }
+        self.waiting -= gone;
+        let kept = Arc::clone(&self.kept);
+        self.targets
+            .retain(|peer, target| kept.contains(peer) || target.round.is_some());
+        steps
+    }
+
+    /// A dial of the present round has begun.
+    pub(super) fn dialling(&mut self, peer: PeerId, dial: ConnectionId) {
+        let target = self.targets.get_mut(&peer);
+        if let Some(round) = target.and_then(|target| target.round.as_mut()) {
+            round.dials.insert(dial);
+        }
+    }
+
+    /// A dial has failed, or could not begin: then `dial` is `None`. A dial of nobody's round changes nothing.
+    pub(super) fn failed(
+        &mut self,
+        peer: PeerId,
+        dial: Option<ConnectionId>,
+        detail: Option<String>,
+        now: Instant,
+    ) -> Option<Step> {
+        let target = self.targets.get_mut(&peer)?;
+        let round = target.round.as_mut()?;
+        if let Some(dial) = dial
+            && !round.dials.remove(&dial)
+        {
+            return None;
+        }
+        round.tried.extend(detail);
+        if round.relays_at.take().is_some() {
+            return Some(Step::Relayed(peer));
+        }
+        if !round.dials.is_empty() {
+            return None;
+        }
+        let failure = if round.tried.is_empty() {
+            OpenFailure::NoAddress
+        } else {
+            OpenFailure::Unreachable(round.tried.join("; "))
+        };
+        target.round = None;
+        target.next = now + jittered(target.pause, &self.random);
+        target.pause = (target.pause * 2).min(PAUSE_MAX);
+        self.waiting -= target.waiting.len();
+        for request in target.waiting.drain(..) {
+            drop(request.reply.send(Err(failure.clone())));
+        }
+        if !self.kept.contains(&peer) {
+            self.targets.remove(&peer);
+        }
+        None
+    }
+
+    /// There is a connection: gives everyone who waits for one.
+    pub(super) fn connected(&mut self, peer: &PeerId, now: Instant) -> Vec<OpenRequest> {
+        let Some(target) = self.targets.get_mut(peer) else {
+            return Vec::new();
+        };
+        let waiting = std::mem::take(&mut target.waiting);
+        self.waiting -= waiting.len();
+        if self.kept.contains(peer) {
+            *target = Target::new(now);
+        } else {
+            self.targets.remove(peer);
+        }
+        waiting
+    }
+
+    /// The last connection has ended.
+    pub(super) fn lost(&mut self, peer: &PeerId, now: Instant) {
+        self.direct_at.remove(peer);
+        if let Some(target) = self.targets.get_mut(peer) {
+            target.next = now + jittered(target.pause, &self.random);
+        }
+    }
+
+    /// Something is new that may help: a pause ends.
+    pub(super) fn hurry(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(target) = self.targets.get_mut(peer) {
+            target.hurry(now);
+        }
+    }
+
+    /// The network has changed: all pauses end.
+    pub(super) fn hurry_all(&mut self, now: Instant) {
+        for target in self.targets.values_mut() {
+            target.hurry(now);
+        }
+        self.direct_at.clear();
+    }
+
+    /// Whether a station that is reached through a relay is to be dialled directly now.
+    pub(super) fn is_direct_due(&mut self, peer: &PeerId, now: Instant) -> bool {
+        let at = self.direct_at.entry(*peer).or_insert(now + PAUSE_FIRST);
+        let due = *at <= now;
+        if due {
+            *at = now + DIRECT_EVERY;
+        }
+        due
+    }
+}
+
+impl Target {
+    fn new(now: Instant) -> Self {
+        Self {
+            waiting: Vec::new(),
+            round: None,
+            pause: PAUSE_FIRST,
+            next: now,
+        }
+    }
+
+    /// Begins a round, unless there is one.
+    fn begin(&mut self, now: Instant) -> bool {
+        if self.round.is_some() {
+            return false;
+        }
+        self.round = Some(Round {
+            relays_at: Some(now + RELAY_AFTER),
+            ..Round::default()
+        });
+        true
+    }
+
+    fn hurry(&mut self, now: Instant) {
+        self.next = self.next.min(now);
+        self.pause = PAUSE_FIRST;
+    }
+}
+
+/// A quarter more or less.
+pub(super) fn jittered(pause: Duration, random: &Random) -> Duration {
+    let [byte] = random.bytes::<1>();
+    pause.mul_f64(0.75 + f64::from(byte) / f64::from(u8::MAX) / 2.0)
+}
+
+#[cfg(test)]
+#[path = "dialler_tests.rs"]
+mod tests;

@@ -1,0 +1,383 @@
+//! The door: lets streams in by the guest list, counts all that are open, and remembers who keeps knocking.
+//!
+//! Shared by all connections of a node; every call holds one lock for a few map operations. Takes negotiated streams;
+//! gives them to the queue, or a counted [`Refusal`]. Invariant: what is let in is in the queue, what is not is
+//! counted. Deliberately absent: closing connections (it reports the weary ones to the driver). Worst case: strangers
+//! with ever new PeerIDs cost [`KNOCKERS_MAX`] remembered names and [`LINES_A_MINUTE`] log lines a minute.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::upgrade::{Offer, Offered};
+use super::wrapper::{ConnectionShare, Place, Tunnelled};
+use crate::time::Clock;
+use crate::tunnel::{GuestList, InboundStream, PeerId, Refusal, ServiceName};
+
+/// Streams that one station may have open here: a burst of 1,000 with some to spare.
+pub(crate) const STREAMS_IN_PER_PEER: usize = 1_100;
+/// Streams that all stations together may have open here.
+pub(crate) const STREAMS_IN_TOTAL: usize = 4_096;
+/// Streams that we may have open to one station. With those it opens they stay below what Yamux bears.
+pub(crate) const STREAMS_OUT_PER_PEER: usize = 1_100;
+/// The same towards whoever is neither admitted nor wanted: what a narrow connection bears, less the node's own.
+pub(crate) const STREAMS_OUT_NARROW: usize = 16;
+/// Refused peers that are remembered; the one that knocked longest ago is forgotten first.
+const KNOCKERS_MAX: usize = 1_024;
+/// How many refused attempts a peer has before it is disconnected, and how soon it gets one back.
+const KNOCKS_AT_ONCE: f64 = 32.0;
+const KNOCKS_A_SECOND: f64 = 2.0;
+/// How often refusals of one peer are logged.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+/// Log lines about refusals in that time, of all peers: the rest is only counted.
+const LINES_A_MINUTE: u32 = 64;
+/// Names that scripts know by heart: attempts at them are counted also where they are not exposed.
+const KNOWN_NAMES: [&str; 7] = [
+    ServiceName::STRFRY,
+    ServiceName::CONSTELLATION,
+    "ssh",
+    "ollama",
+    "comfyui",
+    "orpheus",
+    "perplexica",
+];
+
+/// A peer that has knocked too often, to be disconnected.
+pub(crate) type Weary = PeerId;
+
+/// How many streams there are with a peer.
+#[derive(Debug, Default)]
+struct Open {
+    inward: BTreeMap<ServiceName, usize>,
+    inward_total: usize,
+    outward: usize,
+}
+
+/// A peer that was refused.
+#[derive(Debug)]
+struct Knocker {
+    credit: f64,
+    seen: Duration,
+    /// When it was last logged; `None` if never.
+    logged: Option<Duration>,
+    unlogged: u64,
+    why: Refusal,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    open: HashMap<PeerId, Open>,
+    inward_total: usize,
+    accepted: u64,
+    refused: BTreeMap<Refusal, u64>,
+    knockers: HashMap<PeerId, Knocker>,
+    lines: u32,
+    lines_since: Duration,
+    changes: u64,
+}
+
+/// Counts of one peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) inward: usize,
+    pub(crate) outward: usize,
+}
+
+/// The door of a node.
+#[derive(Debug)]
+pub(crate) struct Door {
+    local: PeerId,
+    guests: watch::Receiver<Arc<GuestList>>,
+    queue: mpsc::Sender<InboundStream>,
+    weary: mpsc::Sender<Weary>,
+    clock: Clock,
+    wanted: Mutex<Arc<BTreeSet<PeerId>>>,
+    offer: Mutex<Offer>,
+    ledger: Mutex<Ledger>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Door {
+    pub(crate) fn new(
+        local: PeerId,
+        guests: watch::Receiver<Arc<GuestList>>,
+        queue: mpsc::Sender<InboundStream>,
+        weary: mpsc::Sender<Weary>,
+        clock: Clock,
+    ) -> Self {
+        let offer = Mutex::new(offer_of(&guests.borrow(), &local));
+        Self {
+            local,
+            guests,
+            queue,
+            weary,
+            clock,
+            wanted: Mutex::default(),
+            offer,
+            ledger: Mutex::default(),
+        }
+    }
+
+    /// Whether streams of this station are let in, some of them at least.
+    pub(crate) fn is_admitted(&self, peer: &PeerId) -> bool {
+        self.guests.borrow().is_admitted(peer)
+    }
+
+    /// Whether this station is out.
+    pub(crate) fn is_banned(&self, peer: &PeerId) -> bool {
+        self.guests.borrow().banned.contains(peer)
+    }
+
+    /// Whether a connection with it is worth keeping and may be wide: it is admitted, or we want to reach it.
+    pub(crate) fn is_trusted(&self, peer: &PeerId) -> bool {
+        let guests = self.guests.borrow();
+        !guests.banned.contains(peer)
+            && (guests.is_admitted(peer) || locked(&self.wanted).contains(peer))
+    }
+
+    /// Whom we want to reach.
+    pub(crate) fn set_wanted(&self, wanted: Arc<BTreeSet<PeerId>>) {
+        *locked(&self.wanted) = wanted;
+    }
+
+    /// To be called when the guest list has changed.
+    pub(crate) fn renew_offer(&self) {
+        *locked(&self.offer) = offer_of(&self.guests.borrow(), &self.local);
+    }
+
+    pub(super) fn offer(&self) -> Offer {
+        locked(&self.offer).clone()
+    }
+
+    /// Whether a stream is open that would not be let in now.
+    pub(crate) fn has_unwelcome_streams(&self, peer: &PeerId) -> bool {
+        let guests = self.guests.borrow();
+        locked(&self.ledger).open.get(peer).is_some_and(|open| {
+            open.inward
+                .keys()
+                .any(|service| guests.admit(peer, service).is_err())
+        })
+    }
+
+    /// Takes a negotiated stream: it is in the queue when this returns, or reset and counted.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        peer: PeerId,
+        service: &ServiceName,
+        share: &Arc<ConnectionShare>,
+        stream: libp2p::swarm::Stream,
+    ) {
+        if let Err(why) = self.let_in(peer, service, share, stream) {
+            self.refuse(peer, service, why);
+        }
+    }
+
+    fn let_in(
+        self: &Arc<Self>,
+        peer: PeerId,
+        service: &ServiceName,
+        share: &Arc<ConnectionShare>,
+        stream: libp2p::swarm::Stream,
+    ) -> Result<(), Refusal> {
+        self.guests.borrow().admit(&peer, service)?;
+        let room = self.queue.try_reserve().map_err(|_| Refusal::Overloaded)?;
+        let release = self.count_inward(peer, service)?;
+        let place = Place::new(Arc::clone(share), release);
+        room.send(InboundStream {
+            peer,
+            service: service.clone(),
+            stream: Box::new(Tunnelled::new(stream, place, None)),
+        });
+        Ok(())
+    }
+
+    fn count_inward(
+        self: &Arc<Self>,
+        peer: PeerId,
+        service: &ServiceName,
+    ) -> Result<Release, Refusal> {
+        let mut ledger = locked(&self.ledger);
+        let theirs = ledger.open.get(&peer).map_or(0, |open| open.inward_total);
+        if theirs >= STREAMS_IN_PER_PEER || ledger.inward_total >= STREAMS_IN_TOTAL {
+            return Err(Refusal::TooMany);
+        }
+        let open = ledger.open.entry(peer).or_default();
+        open.inward_total += 1;
+        *open.inward.entry(service.clone()).or_default() += 1;
+        ledger.inward_total += 1;
+        ledger.accepted += 1;
+        ledger.changes += 1;
+        Ok(Release {
+            door: Arc::clone(self),
+            peer,
+            inward: Some(service.clone()),
+        })
+    }
+
+    /// A place for a stream that we open; `None` if there are too many.
+    pub(super) fn count_outward(
+        self: &Arc<Self>,
+        peer: PeerId,
+        share: &Arc<ConnectionShare>,
+        at_most: usize,
+    ) -> Option<Place> {
+        let mut ledger = locked(&self.ledger);
+        let open = ledger.open.entry(peer).or_default();
+        if open.outward >= at_most {
+            return None;
+        }
+        open.outward += 1;
+        ledger.changes += 1;
+        drop(ledger);
+        let release = Release {
+            door: Arc::clone(self),
+            peer,
+            inward: None,
+        };
+        Some(Place::new(Arc::clone(share), release))
+    }
+
+    fn refuse(&self, peer: PeerId, service: &ServiceName, why: Refusal) {
+        let now = self.clock.monotonic();
+        let mut guard = locked(&self.ledger);
+        let ledger = &mut *guard;
+        ledger.changes += 1;
+        *ledger.refused.entry(why).or_default() += 1;
+        if ledger.knockers.len() >= KNOCKERS_MAX && !ledger.knockers.contains_key(&peer) {
+            let oldest = ledger.knockers.iter().min_by_key(|(_, one)| one.seen);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                ledger.knockers.remove(&oldest);
+            }
+        }
+        let knocker = ledger.knockers.entry(peer).or_insert(Knocker {
+            credit: KNOCKS_AT_ONCE,
+            seen: now,
+            logged: None,
+            unlogged: 0,
+            why,
+        });
+        let waited = now.saturating_sub(knocker.seen).as_secs_f64();
+        let credit = knocker.credit + waited * KNOCKS_A_SECOND - 1.0;
+        // A debt is bounded too: after a flood of any size the peer may try again within half a minute.
+        knocker.credit = credit.clamp(-KNOCKS_AT_ONCE, KNOCKS_AT_ONCE);
+        knocker.seen = now;
+        knocker.unlogged += 1;
+        knocker.why = why;
+        let spent = knocker.credit < 0.0;
+        ledger.log_if_due(peer, Some(service), now);
+        drop(guard);
+        if spent && why == Refusal::NotAdmitted && self.weary.try_send(peer).is_err() {
+            // The driver has enough of them to do; the next attempt says so again.
+            tracing::trace!(%peer, "not disconnected yet");
+        }
+    }
+
+    /// To be called now and then: logs what has been counted since a peer's last line, forgets who is quiet.
+    pub(crate) fn sweep(&self) {
+        let now = self.clock.monotonic();
+        let mut ledger = locked(&self.ledger);
+        let due: Vec<PeerId> = ledger.knockers.keys().copied().collect();
+        for peer in due {
+            ledger.log_if_due(peer, None, now);
+        }
+        let still = |one: &Knocker| one.unlogged > 0 || now.saturating_sub(one.seen) < LINE_EVERY;
+        ledger.knockers.retain(|_, one| still(one));
+    }
+
+    /// Streams open with a peer.
+    pub(crate) fn counts(&self, peer: &PeerId) -> Counts {
+        locked(&self.ledger)
+            .open
+            .get(peer)
+            .map_or_else(Counts::default, |open| Counts {
+                inward: open.inward_total,
+                outward: open.outward,
+            })
+    }
+
+    /// Streams let in, and refused by reason, since the start.
+    pub(crate) fn totals(&self) -> (u64, BTreeMap<Refusal, u64>) {
+        let ledger = locked(&self.ledger);
+        (ledger.accepted, ledger.refused.clone())
+    }
+
+    /// Grows with every change of what is counted.
+    pub(crate) fn changes(&self) -> u64 {
+        locked(&self.ledger).changes
+    }
+}
+
+impl Ledger {
+    fn log_if_due(&mut self, peer: PeerId, service: Option<&ServiceName>, now: Duration) {
+        if now.saturating_sub(self.lines_since) >= LINE_EVERY {
+            self.lines_since = now;
+            self.lines = 0;
+        }
+        let Some(knocker) = self.knockers.get_mut(&peer) else {
+            return;
+        };
+        let due = knocker
+            .logged
+            .is_none_or(|logged| now.saturating_sub(logged) >= LINE_EVERY);
+        if knocker.unlogged == 0 || !due || self.lines >= LINES_A_MINUTE {
+            return;
+        }
+        self.lines += 1;
+        knocker.logged = Some(now);
+        let attempts = std::mem::take(&mut knocker.unlogged);
+        let service = service.map_or("", ServiceName::as_str);
+        let why = knocker.why.label();
+        tracing::warn!(%peer, service, why, attempts, "refused");
+    }
+}
+
+/// Everything exposed, and the known names.
+fn offer_of(guests: &GuestList, local: &PeerId) -> Offer {
+    let known = KNOWN_NAMES
+        .iter()
+        .map(|name| name.parse().expect("a constant that is a service's name"));
+    let names: BTreeSet<ServiceName> = guests.services.keys().cloned().chain(known).collect();
+    let offered = names.into_iter().map(|name| Offered::new(name, local));
+    Offer(Arc::new(offered.collect()))
+}
+
+/// Uncounts a stream when dropped.
+#[derive(Debug)]
+pub(crate) struct Release {
+    door: Arc<Door>,
+    peer: PeerId,
+    /// The service, if the peer opened it.
+    inward: Option<ServiceName>,
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let mut guard = locked(&self.door.ledger);
+        let ledger = &mut *guard;
+        ledger.changes += 1;
+        let Some(open) = ledger.open.get_mut(&self.peer) else {
+            return;
+        };
+        match &self.inward {
+            Some(service) => {
+                open.inward_total -= 1;
+                ledger.inward_total -= 1;
+                if let Some(count) = open.inward.get_mut(service) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.inward.remove(service);
+                    }
+                }
+            }
+            None => open.outward -= 1,
+        }
+        if open.inward_total == 0 && open.outward == 0 {
+            ledger.open.remove(&self.peer);
+        }
+    }
+}
