@@ -502,7 +502,7 @@ async fn exchange_with(
     let tasks = station.tasks().child(2);
     let context = ExchangeContext {
         ingest: station.ingest().clone(),
-        dialer: Arc::new(Dialer::without_tunnels()),
+        dialer: Arc::new(Dialer::new()),
         clock: Clock::system(),
         tasks: tasks.clone(),
         deadlines: PATIENT,

@@ -56,6 +56,21 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     }
 }
 
+/// Waits until `condition` holds, and demands that it did in time.
+#[track_caller]
+pub(crate) fn wait_within(time: Duration, what: &str, condition: impl FnMut() -> bool) {
+    let started = CLOCK.monotonic();
+    wait_until(what, condition);
+    let took = CLOCK.monotonic().saturating_sub(started);
+    assert!(took <= time, "{what}: took {took:?}");
+}
+
+/// Waits until the clock of tokens, which counts whole seconds, is past `seconds` more.
+pub(crate) fn wait_past(seconds: u64) {
+    let until = CLOCK.unix_seconds() + seconds;
+    wait_until("the time has passed", || CLOCK.unix_seconds() > until);
+}
+
 /// Waits until `condition` holds.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
@@ -147,6 +162,14 @@ impl Home {
             }
         }
         command.env("HOME", self.folder.path());
+        // A test that is not about tunnels has none, and no test talks to a kubo that happens to run here.
+        let config = std::fs::read_to_string(self.config()).unwrap_or_default();
+        if !config.contains("[tunnel]") {
+            command.env("CONSTELLATION_TUNNEL__ENABLED", "false");
+        }
+        if !config.contains("[kubo]") {
+            command.env("CONSTELLATION_KUBO__USE", "never");
+        }
         command.args(arguments);
         command
             .arg("--data")

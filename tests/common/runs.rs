@@ -7,7 +7,9 @@ use constellation::config::Config;
 use constellation::daemon::{DataDirectory, Station};
 use constellation::random::Random;
 use constellation::relay_client::Dialer;
-use constellation::sync::{Deadlines, RunContext, RunReport, Runner, SyncOptions, SyncRequest};
+use constellation::sync::{
+    Deadlines, RunContext, RunReport, Runner, Surroundings, SyncOptions, SyncRequest,
+};
 use constellation::time::Clock;
 
 use super::Home;
@@ -42,7 +44,7 @@ pub(crate) fn run_within(home: &Home, peers: &[&str], deadlines: Deadlines) -> R
         let tasks = station.tasks().child(64);
         let context = RunContext {
             ingest: station.ingest().clone(),
-            dialer: Arc::new(Dialer::without_tunnels()),
+            dialer: Arc::new(Dialer::new()),
             clock: Clock::system(),
             random: Random::system(),
             tasks: tasks.clone(),
@@ -53,7 +55,7 @@ pub(crate) fn run_within(home: &Home, peers: &[&str], deadlines: Deadlines) -> R
             ..SyncOptions::default()
         };
         let options = tokio::sync::watch::Sender::new(Arc::new(options));
-        let runner = Runner::new(context, options.subscribe());
+        let runner = Runner::new(context, options.subscribe(), Surroundings::none());
         let report = Box::pin(runner.trigger(&request, |_| {}))
             .await
             .expect("a report");

@@ -35,4 +35,7 @@ rust-nostr/target/debug/rust-nostr-relay serve </dev/null >/dev/null || fail "ru
 
 (cd go-nostr && go build -buildvcs=false -o bin/go-nostr-sync .) || fail "go build failed in go-nostr"
 
+(cd kubo && go build -buildvcs=false -o bin/ipfs github.com/ipfs/kubo/cmd/ipfs) || fail "go build failed in kubo"
+kubo/bin/ipfs version || fail "kubo is built but does not run"
+
 echo "interop: ready"

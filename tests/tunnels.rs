@@ -1,0 +1,298 @@
+//! Stations that meet by tunnels, with the real binary: joining, knowing each other, being put out, coming back.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Home, Station, author, notes, wait_past, wait_within};
+use serde_json::Value;
+
+/// What the issue of a newcomer, a restart or a revocation may take to be known everywhere.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Stations that meet on loopback, by tokens and cards alone.
+const ALONE: &str = r#"
+[relay]
+listen = "127.0.0.1:0"
+[schedule]
+every = "0s"
+[tunnel]
+listen = ["/ip4/127.0.0.1/tcp/0"]
+mdns = false
+kademlia = "off"
+[kubo]
+use = "never"
+"#;
+
+fn home(name: &str) -> Home {
+    Home::with_config(&format!("[station]\nname = \"{name}\"\n{ALONE}"))
+}
+
+fn invite(home: &Home, arguments: &[&str]) -> String {
+    let all: Vec<&str> = ["invite", "--json"]
+        .iter()
+        .chain(arguments)
+        .copied()
+        .collect();
+    let invitation = home.run(&all).with_code(0).json();
+    invitation["token"].as_str().expect("a token").to_owned()
+}
+
+fn peer_id(home: &Home) -> String {
+    home.status()["peer_id"]
+        .as_str()
+        .expect("a PeerID")
+        .to_owned()
+}
+
+/// Stations that may enter, by name where that is known.
+fn admitted(home: &Home) -> Vec<String> {
+    let peers = home.run(&["peers", "--json"]).with_code(0).json();
+    let peers = peers.as_array().expect("a list").clone();
+    peers
+        .iter()
+        .filter(|peer| peer["standing"] == "admitted")
+        .map(|peer| peer["name"].as_str().unwrap_or("?").to_owned())
+        .collect()
+}
+
+fn links(home: &Home) -> Vec<String> {
+    let tunnels = home.run(&["tunnel", "ls", "--json"]).with_code(0).json();
+    let links = tunnels["carrier"]["links"]
+        .as_object()
+        .expect("links")
+        .clone();
+    links.into_iter().map(|(peer, _)| peer).collect()
+}
+
+#[track_caller]
+fn soon(what: &str, is_so: impl FnMut() -> bool) {
+    wait_within(SOON, what, is_so);
+}
+
+#[test]
+fn ten_stations_that_know_only_their_predecessor_know_all_ten_and_a_killed_one_comes_back() {
+    let homes: Vec<Home> = (0..10)
+        .map(|number| home(&format!("station-{number}")))
+        .collect();
+    let mut stations: Vec<Option<Station<'_>>> =
+        homes.iter().map(|home| Some(home.start())).collect();
+    for pair in homes.windows(2) {
+        let token = invite(&pair[0], &[]);
+        pair[1].run(&["join", &token]).with_code(0);
+    }
+    soon("all ten know and admit all ten", || {
+        homes.iter().all(|home| admitted(home).len() == 9)
+    });
+    soon("all are connected with all", || {
+        homes.iter().all(|home| links(home).len() == 9)
+    });
+
+    // One in the middle opens a service of its predecessor, and is killed.
+    let opened = homes[5].run(&[
+        "tunnel",
+        "open",
+        "strfry",
+        &format!("/p2p/{}", peer_id(&homes[4])),
+        "--json",
+    ]);
+    let port = opened.with_code(0).json()["listen"].clone();
+    let gone = peer_id(&homes[5]);
+    stations[5].take().expect("running").kill();
+    soon("the others notice", || {
+        homes
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| *number != 5)
+            .all(|(_, home)| !links(home).contains(&gone))
+    });
+    stations[5] = Some(homes[5].start());
+    soon("it is connected with all again", || {
+        let others = homes.iter().enumerate().filter(|(number, _)| *number != 5);
+        let back = others.clone().all(|(_, home)| links(home).contains(&gone));
+        back && links(&homes[5]).len() == 9
+    });
+    let tunnels = homes[5]
+        .run(&["tunnel", "ls", "--json"])
+        .with_code(0)
+        .json();
+    assert_eq!(
+        tunnels["open"][0]["listen"], port,
+        "the port is the same: {tunnels}"
+    );
+
+    // What one of them has, all have after each has synced once with all.
+    homes[9].import(&notes(&author(1), 1_700_000_000, 50));
+    let report = homes[9].sync(&[], 0);
+    assert_eq!(
+        report["peers"].as_array().map(Vec::len),
+        Some(9),
+        "{report}"
+    );
+    for home in &homes {
+        assert_eq!(home.count("{}"), 50);
+    }
+}
+
+#[test]
+fn a_newcomer_is_let_in_everywhere_by_a_token_that_is_good_once_and_put_out_everywhere_by_one_word()
+{
+    let (first, second, third, newcomer, late) = (
+        home("first"),
+        home("second"),
+        home("third"),
+        home("newcomer"),
+        home("late"),
+    );
+    let _running: Vec<Station<'_>> = [&first, &second, &third, &newcomer, &late]
+        .map(Home::start)
+        .into();
+    for home in [&second, &third] {
+        home.run(&["join", &invite(&first, &[])]).with_code(0);
+    }
+    let token = invite(&second, &[]);
+    newcomer.run(&["join", &token]).with_code(0);
+    for home in [&first, &second, &third] {
+        soon("the newcomer is known", || {
+            admitted(home).contains(&"newcomer".to_owned())
+        });
+    }
+    soon("the newcomer knows all", || admitted(&newcomer).len() == 3);
+
+    // Used, mistyped, expired.
+    let used = late.run(&["join", &token]).with_code(1);
+    assert!(used.err.contains("ask for a new one"), "{used:?}");
+    let mistyped = late.run(&["join", &token[..token.len() - 1]]).with_code(2);
+    assert!(mistyped.err.contains("token"), "{mistyped:?}");
+    let short = invite(&second, &["--expires", "1s"]);
+    wait_past(1);
+    let expired = late.run(&["join", &short]).with_code(1);
+    assert!(expired.err.contains("ask for a new one"), "{expired:?}");
+    // Whoever has used one may say so again: the answer may have been lost.
+    newcomer.run(&["join", &token]).with_code(0);
+    assert!(admitted(&late).is_empty());
+
+    // A stranger finds no way in.
+    let to_first = address(&first);
+    late.import(&notes(&author(2), 1_700_000_000, 3));
+    let refused = late.sync(&["--peer", &to_first], 3);
+    assert_eq!(refused["outcome"], "failed", "{refused}");
+    soon("the refusal is counted", || {
+        let tunnels = first.run(&["tunnel", "ls", "--json"]).with_code(0).json();
+        tunnels["carrier"]["refused"]["not_admitted"].as_u64() > Some(0)
+    });
+    assert_eq!(first.count("{}"), 0);
+
+    // The first puts the newcomer out: it had not let it in itself.
+    let out = peer_id(&newcomer);
+    first.run(&["peers", "revoke", &out]).with_code(0);
+    for home in [&first, &second, &third] {
+        soon("it is out", || {
+            !admitted(home).contains(&"newcomer".to_owned())
+        });
+        soon("it is disconnected", || !links(home).contains(&out));
+    }
+    let refused = newcomer.sync(&["--peer", &to_first], 3);
+    assert_eq!(refused["outcome"], "failed", "{refused}");
+}
+
+/// Where a station may be reached.
+fn address(home: &Home) -> String {
+    let tunnels = home.run(&["tunnel", "ls", "--json"]).with_code(0).json();
+    let address = tunnels["carrier"]["addresses"][0]
+        .as_str()
+        .expect("listening");
+    format!(
+        "{address}/p2p/{}",
+        tunnels["peer_id"].as_str().expect("a PeerID")
+    )
+}
+
+#[test]
+fn the_captains_word_counts_at_once_and_is_kept() {
+    let (one, other) = (home("one"), home("other"));
+    let first = one.start();
+    let _second = other.start();
+    let (one_at, other_id) = (address(&one), peer_id(&other));
+    one.import(&notes(&author(1), 1_700_000_000, 5));
+    other.sync(&["--peer", &one_at], 3);
+
+    one.run(&["peers", "allow", &other_id]).with_code(0);
+    let report = other.sync(&["--peer", &one_at], 0);
+    assert_eq!(report["totals"]["stored"], 5, "{report}");
+    one.run(&["peers", "remove", &other_id]).with_code(0);
+    other.sync(&["--peer", &one_at], 3);
+    let unknown = one.run(&["peers", "remove", &other_id]).with_code(2);
+    assert!(
+        unknown.err.contains("neither added nor allowed"),
+        "{unknown:?}"
+    );
+
+    // Added, it is a peer of every run, and may enter; both also after a restart.
+    other.run(&["peers", "add", &one_at]).with_code(0);
+    one.run(&["peers", "add", &format!("/p2p/{other_id}")])
+        .with_code(0);
+    first.stop();
+    let _again = one.start();
+    let moved = address(&one);
+    let report = other.sync(&["--peer", &moved], 0);
+    assert_eq!(
+        report["peers"].as_array().map(Vec::len),
+        Some(1),
+        "{report}"
+    );
+    let unnamed = one.sync(&[], 0);
+    assert_eq!(
+        unnamed["peers"].as_array().map(Vec::len),
+        Some(1),
+        "{unnamed}"
+    );
+
+    for wrong in ["12D3KooW", "ssh-ed25519 AAAA", "/ip4/127.0.0.1/tcp/1"] {
+        let ended = one.run(&["peers", "allow", wrong]).with_code(2);
+        assert!(ended.err.contains("PeerID"), "{wrong}: {ended:?}");
+    }
+    let ourselves = one.run(&["peers", "allow", &peer_id(&one)]).with_code(2);
+    assert!(ourselves.err.contains("itself"), "{ourselves:?}");
+}
+
+#[test]
+fn a_station_whose_constellation_changes_shares_nothing_until_the_captain_confirms() {
+    let named = |name: &str| format!("[station]\nconstellation = \"{name}\"\n{ALONE}");
+    let (one, other) = (
+        Home::with_config(&named("ours")),
+        Home::with_config(&named("ours")),
+    );
+    let running = one.start();
+    let _other = other.start();
+    other.run(&["join", &invite(&one, &[])]).with_code(0);
+    one.import(&notes(&author(1), 1_700_000_000, 4));
+    other.sync(&["--peer", &address(&one)], 0);
+    running.stop();
+
+    one.configure(&named("theirs"));
+    let running = one.start();
+    let status = one.status();
+    assert!(
+        status["halted"]
+            .as_str()
+            .is_some_and(|why| why.contains("--accept-constellation")),
+        "{status}"
+    );
+    let halted = one.run(&["sync"]).with_code(2);
+    assert!(halted.err.contains("--accept-constellation"), "{halted:?}");
+    other.sync(&["--peer", &address(&one)], 3);
+    one.run(&["invite"]).with_code(2);
+    running.stop();
+    one.run(&["sync"]).with_code(2);
+
+    let accepted = one.run(&["init", "--accept-constellation"]).with_code(0);
+    assert!(
+        accepted.out.contains("belongs to the constellation"),
+        "{accepted:?}"
+    );
+    let _running = one.start();
+    assert_eq!(one.status()["halted"], Value::Null);
+    // It is another constellation now: what its stations say of each other counts no more, our captain's word does.
+    other.run(&["join", &invite(&one, &[])]).with_code(2);
+}
