@@ -167,6 +167,10 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Characters of a subscription's name (NIP-01).
 pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
 
+/// Tunnels: anonymous memory of the process above which no more connections of stations are taken: four times what the
+/// largest exchange needs.
+pub const TUNNEL_MEMORY_BYTES_MAX: u64 = 512 << 20;
+
 /// Tasks that live as long as the station: listeners, the schedule, sweeping, tunnels.
 pub const STATION_TASKS_MAX: usize = 32;
 /// Tasks of runs. Each exchange has a group of two below it, for its conversation.

@@ -4,7 +4,8 @@ use super::access::Access;
 use super::arguments::{Global, JsonArguments};
 use super::exit::{Exit, Failure};
 use super::table::{aligned, bytes, seconds, thousands};
-use crate::control::{self, StatusReport};
+use crate::control::{self, StatusReport, TunnelsReport};
+use crate::tunnel::{CarrierKind, Path};
 
 pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result<Exit, Failure> {
     let report = match global.access().await? {
@@ -48,8 +49,17 @@ fn as_text(report: &StatusReport) -> String {
             report.next_run_at.clone().unwrap_or_else(|| "none".into()),
         ],
     ];
+    if let Some(tunnels) = &report.tunnels {
+        rows.push(vec!["tunnels".into(), tunnels_in_brief(tunnels)]);
+        if let Some(problem) = &tunnels.carrier.problem {
+            rows.push(vec!["! tunnels".into(), problem.clone()]);
+        }
+    }
+    if let Some(why) = &report.halted {
+        rows.push(vec!["! halted".into(), why.clone()]);
+    }
     if report.peers.is_empty() {
-        rows.push(vec!["peers".into(), "none configured".into()]);
+        rows.push(vec!["peers".into(), "none".into()]);
     }
     let mut text = left_aligned(&rows);
     if !report.peers.is_empty() {
@@ -65,6 +75,25 @@ fn as_text(report: &StatusReport) -> String {
         }));
         text.push('\n');
         text.push_str(&aligned(&peers));
+    }
+    text
+}
+
+fn tunnels_in_brief(report: &TunnelsReport) -> String {
+    let links = &report.carrier.links;
+    let relayed = links
+        .values()
+        .filter(|link| link.path == Path::Relayed)
+        .count();
+    let mut text = format!("connected with {} stations", links.len());
+    if relayed > 0 {
+        text.push_str(&format!(" ({relayed} through a relay)"));
+    }
+    let open = report.services.open.len();
+    let exposed = report.services.exposed.len();
+    text.push_str(&format!("; {exposed} services exposed, {open} opened"));
+    if report.carrier.kind == CarrierKind::Kubo {
+        text.push_str("; carried by kubo");
     }
     text
 }

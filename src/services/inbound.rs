@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::manager::Services;
 use super::splice::splice;
-use super::table::{Exposure, Services};
+use super::table::Exposure;
 use crate::limits::CONNECT_DEADLINE;
 use crate::peer::{ByteStream, PeerId};
 use crate::tasks::TaskGroup;

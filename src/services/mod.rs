@@ -11,16 +11,23 @@
 //! the bytes mean.
 
 mod detect;
+mod error;
 mod inbound;
 mod known;
+mod manager;
 mod mouth;
 mod options;
 mod splice;
+mod status;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use detect::{Detected, detect};
+pub use error::ServiceError;
 pub use inbound::{Inbound, RelayEntrance, Visit};
 pub use known::{KNOWN, KnownService, known};
+pub use manager::Services;
 pub use mouth::MouthStatus;
 pub use options::{ExposedOptions, OpenOptions};
-pub use table::{ExposedStatus, ServiceError, Services, ServicesStatus};
+pub use status::{ExposedStatus, ServicesStatus};

@@ -74,7 +74,12 @@ impl Seen {
     }
 }
 
-/// Binds a port for a mouth: the named one or none; else the first that is free of those that suit.
+/// How long a port may take to come free that was ours a moment ago: its mouth was closed, but not yet let go.
+const PORT_PATIENCE: Duration = Duration::from_millis(300);
+const PORT_LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Binds a port for a mouth: the named one or none; else the first that is free of those that suit. Blocks for a moment
+/// where the port that it had is busy.
 pub(super) fn bind(
     name: &ServiceName,
     named: Option<u16>,
@@ -83,12 +88,30 @@ pub(super) fn bind(
     let ports = named.map_or_else(|| mouth_ports(name, remembered), |port| vec![port]);
     let mut failed = std::io::Error::other("no port to try");
     for port in ports {
-        match bind_port(port) {
+        let was_ours = remembered == Some(port);
+        match bind_patiently(port, was_ours) {
             Ok(listener) => return Ok(listener),
             Err(error) => failed = error,
         }
     }
     Err(failed)
+}
+
+fn bind_patiently(port: u16, was_ours: bool) -> std::io::Result<TcpListener> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match bind_port(port) {
+            Err(error)
+                if was_ours
+                    && error.kind() == std::io::ErrorKind::AddrInUse
+                    && waited < PORT_PATIENCE =>
+            {
+                std::thread::sleep(PORT_LOOK_EVERY);
+                waited += PORT_LOOK_EVERY;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn bind_port(port: u16) -> std::io::Result<TcpListener> {

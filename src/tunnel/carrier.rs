@@ -3,7 +3,7 @@
 //! Takes a PeerID and the name of a service; gives a byte stream. What others open comes out of a bounded queue, with
 //! the PeerID of whoever opened it proved by the carrier, and let in by the [`GuestList`](super::GuestList).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,7 +214,12 @@ pub trait Carrier: std::fmt::Debug + Send + Sync {
 
     /// Which stations to stay connected with: a connection that ends is made again, with growing pauses of at most ten
     /// seconds, cut short when a new address is learnt or the network changes.
-    fn keep(&self, peers: std::collections::BTreeSet<PeerId>);
+    fn keep(&self, peers: BTreeSet<PeerId>);
+
+    /// Local ports that lead through the carrier to other stations, whoever opened them.
+    fn mouths(&self) -> BTreeSet<u16> {
+        BTreeSet::new()
+    }
 
     /// Follows what the carrier lets be seen. Changes at most a few times a second.
     fn state(&self) -> watch::Receiver<Arc<CarrierState>>;

@@ -17,6 +17,7 @@ mod kubo;
 mod kubo_identity;
 mod node;
 mod openssh;
+mod refusals;
 mod service;
 mod station_key;
 #[cfg(test)]

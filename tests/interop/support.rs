@@ -200,7 +200,7 @@ impl Station {
         let folder = TempDir::new().expect("a temporary folder");
         std::fs::write(
             folder.path().join("config.toml"),
-            "[relay]\nlisten = \"127.0.0.1:0\"\n",
+            "[relay]\nlisten = \"127.0.0.1:0\"\n[tunnel]\nenabled = false\n",
         )
         .expect("a folder of ours");
         Self {

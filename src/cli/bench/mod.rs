@@ -44,7 +44,7 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let config = folder.join("constellation.toml");
     std::fs::write(
         &config,
-        "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n",
+        "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n[tunnel]\nenabled = false\n",
     )?;
     let bench = Bench {
         config: &config,

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::membership::InForce;
 use super::{TunnelError, TunnelStarter, blocking, settings};
 use crate::config::{Config, KuboUse};
+use crate::limits::TUNNEL_MEMORY_BYTES_MAX;
 use crate::state_file;
 use crate::tunnel::{
     Carrier, Found, GuestList, Identity, InboundStream, KademliaMode, KnownAddress, KuboApi,
@@ -145,6 +146,7 @@ async fn start_node(
         relays: settings::relays(config)?,
         upnp: config.tunnel.upnp,
         known: keeper.read().await,
+        memory_bytes_max: Some(TUNNEL_MEMORY_BYTES_MAX),
         ..NodeOptions::default()
     };
     let started = Node::start(

@@ -96,13 +96,20 @@ impl KuboCarrier {
             forwards: Mutex::new(forwards),
             connections: Mutex::new(Connections::default()),
             dialled: Mutex::default(),
+            mouths: Mutex::default(),
             down: Mutex::new(None),
             rpc,
         });
         let callers = Arc::new(Callers::new(shared.rpc.api().clone()));
         let (queue, inbound) = mpsc::channel(QUEUE);
         let places = Arc::clone(&shared.places);
-        let entrance = Entrance::new(guests.clone(), places, Arc::clone(&callers), queue);
+        let entrance = Entrance::new(
+            guests.clone(),
+            places,
+            Arc::clone(&callers),
+            queue,
+            shared.clock.clone(),
+        );
         let (state, seen) = watch::channel(Arc::new(CarrierState::new(CarrierKind::Kubo)));
         // Not a child of the station's: closing what we opened takes a moment after that one was cancelled.
         let own_tasks = TaskGroup::new(TASKS_MAX);
@@ -218,6 +225,10 @@ impl Carrier for KuboCarrier {
         if hold(&self.shared.connections).keep(peers) {
             self.shared.wake.notify_one();
         }
+    }
+
+    fn mouths(&self) -> BTreeSet<u16> {
+        hold(&self.shared.mouths).clone()
     }
 
     fn state(&self) -> watch::Receiver<Arc<CarrierState>> {

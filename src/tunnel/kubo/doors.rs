@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -20,6 +20,8 @@ use tokio::time::{sleep, timeout};
 use super::callers::Callers;
 use super::places::{PlacedStream, Places};
 use crate::tasks::{GroupFull, TaskGroup};
+use crate::time::Clock;
+use crate::tunnel::refusals::Refusals;
 use crate::tunnel::{GuestList, InboundStream, PeerId, Refusal, ServiceName};
 
 /// Streams that wait for somebody to take them.
@@ -42,7 +44,8 @@ pub(super) struct Entrance {
     queue: mpsc::Sender<InboundStream>,
     greetings: Arc<Semaphore>,
     accepted: AtomicU64,
-    refused: Mutex<BTreeMap<Refusal, u64>>,
+    refusals: Mutex<Refusals>,
+    clock: Clock,
 }
 
 impl Entrance {
@@ -51,6 +54,7 @@ impl Entrance {
         places: Arc<Places>,
         callers: Arc<Callers>,
         queue: mpsc::Sender<InboundStream>,
+        clock: Clock,
     ) -> Self {
         Self {
             guests,
@@ -59,7 +63,8 @@ impl Entrance {
             queue,
             greetings: Arc::new(Semaphore::new(GREETINGS_MAX)),
             accepted: AtomicU64::new(0),
-            refused: Mutex::default(),
+            refusals: Mutex::default(),
+            clock,
         }
     }
 
@@ -70,13 +75,27 @@ impl Entrance {
 
     /// Streams not let in.
     pub(super) fn refused(&self) -> BTreeMap<Refusal, u64> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.clone()
+        self.refusals().counts().clone()
     }
 
-    fn refuse(&self, refusal: Refusal) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused.entry(refusal).or_default() += 1;
+    /// To be called now and then: logs what has been counted since a peer's last line.
+    pub(super) fn sweep(&self) {
+        let now = self.clock.monotonic();
+        self.refusals().sweep(now);
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, peer: Option<PeerId>, service: &ServiceName, refusal: Refusal) {
+        let now = self.clock.monotonic();
+        match peer {
+            Some(peer) => {
+                self.refusals().note(peer, service, refusal, now);
+            }
+            None => self.refusals().note_nameless(refusal),
+        }
     }
 
     /// Hears who it is, and lets it in or not.
@@ -87,9 +106,7 @@ impl Entrance {
                 self.accepted.fetch_add(1, Ordering::Relaxed);
             }
             Err(refusal) => {
-                self.refuse(refusal);
-                let peer = named.map(|peer: PeerId| peer.to_string());
-                tracing::debug!(%service, peer, refusal = refusal.label(), "a stream is refused");
+                self.refuse(named, service, refusal);
             }
         }
     }
@@ -212,7 +229,7 @@ async fn accept(
             drop(room);
         });
         if greeted.is_err() {
-            entrance.refuse(Refusal::Overloaded);
+            entrance.refusals().note_nameless(Refusal::Overloaded);
         }
     }
 }

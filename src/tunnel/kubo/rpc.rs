@@ -119,6 +119,15 @@ impl Mount {
         }
     }
 
+    /// The local port of a forward; `None` for a listener.
+    pub(super) fn local_port(&self) -> Option<u16> {
+        let address: Multiaddr = self.listen.parse().ok()?;
+        address.iter().find_map(|part| match part {
+            multiaddr::Protocol::Tcp(port) => Some(port),
+            _ => None,
+        })
+    }
+
     /// From stations to a local port.
     pub(super) fn listener(ours: &PeerId, service: &ServiceName, port: u16) -> Self {
         Self {

@@ -3,7 +3,7 @@
 //! Invariant: only whoever holds the ledger changes what kubo has, and writes it down before; so nothing is opened twice.
 //! The locks of the tables are never held over a wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) connections: Mutex<Connections>,
     /// Stations that calls are having dialled.
     pub(super) dialled: Mutex<BTreeMap<PeerId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Local ports on which kubo listens for its forwards, whoever made them, as last looked at.
+    pub(super) mouths: Mutex<BTreeSet<u16>>,
     /// Why nothing can be opened now.
     pub(super) down: Mutex<Option<String>>,
 }

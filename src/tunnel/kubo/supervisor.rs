@@ -100,6 +100,7 @@ impl Supervisor {
     /// Looks once, mends, and tells.
     pub(super) async fn look(&mut self) -> Result<(), KuboError> {
         let guests = Arc::clone(&self.guests.borrow_and_update());
+        self.entrance.sweep();
         self.shared
             .places
             .cut_unless(|peer, entered| match entered {
@@ -157,6 +158,7 @@ impl Supervisor {
             // Held while looking as well: what a call opens meanwhile would be taken for missing.
             let mut ledger = shared.ledger.lock().await;
             let listed = shared.rpc.mounts().await?;
+            *hold(&shared.mouths) = listed.iter().filter_map(Mount::local_port).collect();
             shared.mend_forwards(&mut ledger, &listed).await?;
             self.mend_listeners(&mut ledger, &listed, guests).await?
         };

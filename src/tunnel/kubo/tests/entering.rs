@@ -14,6 +14,7 @@ use super::super::doors::{Door, Entrance};
 use super::super::places::Places;
 use super::PATIENCE;
 use crate::tasks::TaskGroup;
+use crate::time::Clock;
 use crate::tunnel::{GuestList, Guests, InboundStream, PeerId, Refusal, ServiceName};
 
 /// A door through which `peer` may enter. Callers are not told apart: no kubo was looked up.
@@ -39,7 +40,13 @@ impl Stage {
         let (sender, inbound) = mpsc::channel(queue);
         let callers = Arc::new(Callers::new(KuboApi::default()));
         let places = Arc::new(Places::default());
-        let entrance = Arc::new(Entrance::new(seen, places, callers, sender));
+        let entrance = Arc::new(Entrance::new(
+            seen,
+            places,
+            callers,
+            sender,
+            Clock::system(),
+        ));
         let tasks = TaskGroup::new(1);
         let door = Door::open(&service, &entrance, &tasks).await;
         Self {

@@ -2,18 +2,18 @@
 //!
 //! Shared by all connections of a node; every call holds one lock for a few map operations. Takes negotiated streams;
 //! gives them to the queue, or a counted [`Refusal`]. Invariant: what is let in is in the queue, what is not is
-//! counted. Deliberately absent: closing connections (it reports the weary ones to the driver). Worst case: strangers
-//! with ever new PeerIDs cost [`KNOCKERS_MAX`] remembered names and [`LINES_A_MINUTE`] log lines a minute.
+//! counted. Deliberately absent: closing connections (it reports the weary ones to the driver). Worst case: the bounds
+//! below, and those of [`Refusals`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::upgrade::{Offer, Offered};
 use super::wrapper::{ConnectionShare, Place, Tunnelled};
 use crate::time::Clock;
+use crate::tunnel::refusals::Refusals;
 use crate::tunnel::{GuestList, InboundStream, PeerId, Refusal, ServiceName};
 
 /// Streams that one station may have open here: a burst of 1,000 with some to spare.
@@ -24,15 +24,6 @@ pub(crate) const STREAMS_IN_TOTAL: usize = 4_096;
 pub(crate) const STREAMS_OUT_PER_PEER: usize = 1_100;
 /// The same towards whoever is neither admitted nor wanted: what a narrow connection bears, less the node's own.
 pub(crate) const STREAMS_OUT_NARROW: usize = 16;
-/// Refused peers that are remembered; the one that knocked longest ago is forgotten first.
-const KNOCKERS_MAX: usize = 1_024;
-/// How many refused attempts a peer has before it is disconnected, and how soon it gets one back.
-const KNOCKS_AT_ONCE: f64 = 32.0;
-const KNOCKS_A_SECOND: f64 = 2.0;
-/// How often refusals of one peer are logged.
-const LINE_EVERY: Duration = Duration::from_secs(60);
-/// Log lines about refusals in that time, of all peers: the rest is only counted.
-const LINES_A_MINUTE: u32 = 64;
 /// Names that scripts know by heart: attempts at them are counted also where they are not exposed.
 const KNOWN_NAMES: [&str; 7] = [
     ServiceName::STRFRY,
@@ -55,26 +46,12 @@ struct Open {
     outward: usize,
 }
 
-/// A peer that was refused.
-#[derive(Debug)]
-struct Knocker {
-    credit: f64,
-    seen: Duration,
-    /// When it was last logged; `None` if never.
-    logged: Option<Duration>,
-    unlogged: u64,
-    why: Refusal,
-}
-
 #[derive(Debug, Default)]
 struct Ledger {
     open: HashMap<PeerId, Open>,
     inward_total: usize,
     accepted: u64,
-    refused: BTreeMap<Refusal, u64>,
-    knockers: HashMap<PeerId, Knocker>,
-    lines: u32,
-    lines_since: Duration,
+    refusals: Refusals,
     changes: u64,
 }
 
@@ -244,49 +221,21 @@ impl Door {
 
     fn refuse(&self, peer: PeerId, service: &ServiceName, why: Refusal) {
         let now = self.clock.monotonic();
-        let mut guard = locked(&self.ledger);
-        let ledger = &mut *guard;
-        ledger.changes += 1;
-        *ledger.refused.entry(why).or_default() += 1;
-        if ledger.knockers.len() >= KNOCKERS_MAX && !ledger.knockers.contains_key(&peer) {
-            let oldest = ledger.knockers.iter().min_by_key(|(_, one)| one.seen);
-            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
-                ledger.knockers.remove(&oldest);
-            }
-        }
-        let knocker = ledger.knockers.entry(peer).or_insert(Knocker {
-            credit: KNOCKS_AT_ONCE,
-            seen: now,
-            logged: None,
-            unlogged: 0,
-            why,
-        });
-        let waited = now.saturating_sub(knocker.seen).as_secs_f64();
-        let credit = knocker.credit + waited * KNOCKS_A_SECOND - 1.0;
-        // A debt is bounded too: after a flood of any size the peer may try again within half a minute.
-        knocker.credit = credit.clamp(-KNOCKS_AT_ONCE, KNOCKS_AT_ONCE);
-        knocker.seen = now;
-        knocker.unlogged += 1;
-        knocker.why = why;
-        let spent = knocker.credit < 0.0;
-        ledger.log_if_due(peer, Some(service), now);
-        drop(guard);
+        let spent = {
+            let mut ledger = locked(&self.ledger);
+            ledger.changes += 1;
+            ledger.refusals.note(peer, service, why, now)
+        };
         if spent && why == Refusal::NotAdmitted && self.weary.try_send(peer).is_err() {
             // The driver has enough of them to do; the next attempt says so again.
             tracing::trace!(%peer, "not disconnected yet");
         }
     }
 
-    /// To be called now and then: logs what has been counted since a peer's last line, forgets who is quiet.
+    /// To be called now and then: logs what has been counted since a peer's last line.
     pub(crate) fn sweep(&self) {
         let now = self.clock.monotonic();
-        let mut ledger = locked(&self.ledger);
-        let due: Vec<PeerId> = ledger.knockers.keys().copied().collect();
-        for peer in due {
-            ledger.log_if_due(peer, None, now);
-        }
-        let still = |one: &Knocker| one.unlogged > 0 || now.saturating_sub(one.seen) < LINE_EVERY;
-        ledger.knockers.retain(|_, one| still(one));
+        locked(&self.ledger).refusals.sweep(now);
     }
 
     /// Streams open with a peer.
@@ -303,36 +252,12 @@ impl Door {
     /// Streams let in, and refused by reason, since the start.
     pub(crate) fn totals(&self) -> (u64, BTreeMap<Refusal, u64>) {
         let ledger = locked(&self.ledger);
-        (ledger.accepted, ledger.refused.clone())
+        (ledger.accepted, ledger.refusals.counts().clone())
     }
 
     /// Grows with every change of what is counted.
     pub(crate) fn changes(&self) -> u64 {
         locked(&self.ledger).changes
-    }
-}
-
-impl Ledger {
-    fn log_if_due(&mut self, peer: PeerId, service: Option<&ServiceName>, now: Duration) {
-        if now.saturating_sub(self.lines_since) >= LINE_EVERY {
-            self.lines_since = now;
-            self.lines = 0;
-        }
-        let Some(knocker) = self.knockers.get_mut(&peer) else {
-            return;
-        };
-        let due = knocker
-            .logged
-            .is_none_or(|logged| now.saturating_sub(logged) >= LINE_EVERY);
-        if knocker.unlogged == 0 || !due || self.lines >= LINES_A_MINUTE {
-            return;
-        }
-        self.lines += 1;
-        knocker.logged = Some(now);
-        let attempts = std::mem::take(&mut knocker.unlogged);
-        let service = service.map_or("", ServiceName::as_str);
-        let why = knocker.why.label();
-        tracing::warn!(%peer, service, why, attempts, "refused");
     }
 }
 
