@@ -24,8 +24,10 @@ use crate::tunnel::{Carrier, CarrierState};
 
 /// Stations to which a change is pushed.
 const PUSHED_TO: usize = 8;
-/// Exchanges at a time.
+/// Comparisons are begun while fewer than so many exchanges are under way.
 const AT_ONCE: usize = 8;
+/// Exchanges under way at a time.
+const UNDER_WAY_MAX: usize = 64;
 /// Changes gather for so long: a station that starts learns of many at once.
 const GATHER_FOR: Duration = Duration::from_millis(100);
 /// How often a station chosen at random is compared with.
@@ -132,6 +134,11 @@ impl Round {
 
     fn push(&mut self, peer: PeerId, cards: &Arc<Vec<SignedCard>>) {
         if cards.is_empty() {
+            return;
+        }
+        if self.under_way.len() >= UNDER_WAY_MAX {
+            // Stations that do not answer: this one is compared with later instead.
+            self.compared.remove(&peer);
             return;
         }
         let (carrier, cards) = (Arc::clone(&self.carrier), Arc::clone(cards));

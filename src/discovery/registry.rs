@@ -7,15 +7,15 @@
 //!                                                    └─► version  to gossip: there is something to tell
 //! ```
 //!
-//! Everything is under one lock, held for as long as judging takes; files are written under it, so callers are off the
-//! runtime. Invariant: what is published follows from what is kept on disk. Worst case: the bounds of `trust` and of the
-//! roster.
+//! Everything is under one lock, held for as long as judging takes: milliseconds with a thousand stations. Signatures are checked
+//! and cards written without it. Invariant: our captain's word is on disk before it counts; cards are written a moment
+//! later, since whoever told us tells us again. Worst case: the bounds of `trust` and of the roster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::roster::{Roster, Sighting};
 use super::swarm_folder::{Reach, SwarmStation};
@@ -24,13 +24,15 @@ use crate::random::Random;
 use crate::time::Clock;
 use crate::trust::{
     CARD_ADDRESSES_MAX, CARD_SERVICES_MAX, Card, CardBook, CardError, ConstellationId, Cursor,
-    Doors, Evidence, Insertion, Ledger, Membership, SignedCard, Standing, StateError, Statement,
-    UnverifiedCard, VerifiedCard, evaluate, guest_list, next_sequence,
+    Doors, Evidence, HANDOVER_CARDS_MAX, Insertion, Ledger, Membership, SignedCard, Standing,
+    StateError, Statement, UnverifiedCard, VerifiedCard, evaluate, guest_list, next_sequence,
 };
 use crate::tunnel::{Found, GuestList, Guests, Identity, ServiceName, Source};
 
 /// Connections that are kept up: to stations with open tunnels, then to others.
 const WANTED_MAX: usize = 64;
+/// Strangers with tokens that are served at a time: each may send half a megabyte.
+const KNOCKING_MAX: usize = 8;
 /// Our card is signed anew so often, so that others see that we live.
 const CARD_RENEWED_SECONDS: u64 = 3600;
 
@@ -85,6 +87,8 @@ pub(super) struct Inner {
     /// How far we have read at each station.
     read: BTreeMap<PeerId, Cursor>,
     book_is_saved: bool,
+    /// Whether gossip has something to tell.
+    book_has_news: bool,
 }
 
 /// Who there is and who may enter. One for each station.
@@ -96,6 +100,8 @@ pub struct Registry {
     found: watch::Sender<Arc<Vec<PeerAddress>>>,
     wanted: watch::Sender<Arc<BTreeSet<PeerId>>>,
     version: watch::Sender<u64>,
+    /// Strangers with tokens that are served at a time.
+    pub(super) knocking: Semaphore,
 }
 
 impl std::fmt::Debug for Registry {
@@ -139,6 +145,7 @@ impl Registry {
             tunnelled: BTreeSet::new(),
             read: BTreeMap::new(),
             book_is_saved: true,
+            book_has_news: false,
         };
         let registry = Self {
             options,
@@ -148,6 +155,7 @@ impl Registry {
             found: watch::Sender::default(),
             wanted: watch::Sender::default(),
             version: watch::Sender::new(0),
+            knocking: Semaphore::new(KNOCKING_MAX),
         };
         let now = registry.clock.unix_seconds();
         registry.change(|inner| {
@@ -275,20 +283,24 @@ impl Registry {
         });
     }
 
-    /// The carrier has come across a station by itself.
-    pub fn found_by(&self, found: Found) {
+    /// The carrier has come across stations by itself. Nobody is judged anew for that: anyone can have himself found.
+    pub fn found_by(&self, found: Vec<Found>) {
         let now = self.clock.unix_seconds();
-        let sighting = Sighting {
-            peer: found.peer,
-            name: None,
-            addresses: found.addresses,
-            relay: None,
-            source: found.source,
-            at: now,
-        };
-        self.change(|inner| {
-            inner.roster.take(sighting);
-        });
+        let mut inner = self.lock();
+        let mut is_new = false;
+        for found in found {
+            is_new |= inner.roster.take(Sighting {
+                peer: found.peer,
+                name: None,
+                addresses: found.addresses,
+                relay: None,
+                source: found.source,
+                at: now,
+            });
+        }
+        if is_new {
+            self.publish(&inner, now);
+        }
     }
 
     /// Signs our card anew if it is due, and forgets what is old. Called now and then.
@@ -296,25 +308,59 @@ impl Registry {
         self.change(|_| {});
     }
 
-    /// Takes over cards that a station handed us; gives how many were new. What is not proved is left out.
+    /// Takes over cards that a station handed us; gives how many were new. What is not proved is left out, and so is
+    /// what is more than one answer has.
     pub fn receive(&self, cards: Vec<SignedCard>, from: PeerId) -> usize {
         let now = self.clock.unix_seconds();
-        let mut taken = 0;
-        if cards.is_empty() {
+        let (id, keys) = {
+            let inner = self.lock();
+            (inner.membership.id, inner.standing.keys().clone())
+        };
+        let evidence = Evidence {
+            now,
+            constellation: id,
+            carried_by: Some(from),
+            keys: &keys,
+        };
+        let cards = cards.into_iter().take(HANDOVER_CARDS_MAX);
+        let proved: Vec<VerifiedCard> = cards
+            .filter_map(|card| {
+                let verified = UnverifiedCard::of(card).and_then(|card| card.verify(&evidence));
+                verified
+                    .inspect_err(|error| {
+                        tracing::debug!(%from, reason = error.label(), "a card is not taken: {error}");
+                    })
+                    .ok()
+            })
+            .collect();
+        if proved.is_empty() {
             return 0;
         }
         self.change(|inner| {
-            for envelope in cards {
-                match inner.take(envelope, Some(from), now) {
-                    Ok(Insertion::Inserted) => taken += 1,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%from, reason = error.label(), "a card is not taken: {error}");
-                    }
-                }
+            if inner.membership.id != id {
+                return 0; // meanwhile we have left for another constellation
             }
-        });
-        taken
+            proved
+                .into_iter()
+                .map(|card| inner.insert(card, now))
+                .filter(|inserted| *inserted == Insertion::Inserted)
+                .count()
+        })
+    }
+
+    /// Writes the cards, if there is something new.
+    pub fn save_cards(&self) {
+        let copy = {
+            let mut inner = self.lock();
+            if std::mem::replace(&mut inner.book_is_saved, true) {
+                return;
+            }
+            inner.book.copy()
+        };
+        if let Err(error) = copy.save(&self.options.state.join("cards.json")) {
+            tracing::error!(%error, "cannot keep the cards; it is tried again with the next one");
+            self.lock().book_is_saved = false;
+        }
     }
 
     /// Our own card, once there is one.
@@ -363,12 +409,7 @@ impl Registry {
         inner.roster.forget_old(now);
         inner.judge(self.options.own);
         self.renew_card(&mut inner, now);
-        if !std::mem::replace(&mut inner.book_is_saved, true) {
-            let path = self.options.state.join("cards.json");
-            if let Err(error) = inner.book.save(&path) {
-                inner.book_is_saved = false;
-                tracing::error!(%error, "cannot keep the cards; it is tried again with the next one");
-            }
+        if std::mem::take(&mut inner.book_has_news) {
             self.version.send_modify(|version| *version += 1);
         }
         self.publish(&inner, now);
@@ -402,11 +443,15 @@ impl Registry {
         if is_current {
             return;
         }
-        let taken = self
+        let evidence = inner.evidence(Some(self.options.own), now);
+        let signed = self
             .signed_card(inner, id, now)
-            .and_then(|signed| inner.take(signed, Some(self.options.own), now));
-        if let Err(error) = taken {
-            tracing::error!(%error, "cannot sign our own card");
+            .and_then(|signed| UnverifiedCard::of(signed)?.verify(&evidence));
+        match signed {
+            Ok(card) => {
+                inner.insert(card, now);
+            }
+            Err(error) => tracing::error!(%error, "cannot sign our own card"),
         }
     }
 
@@ -454,23 +499,18 @@ fn replace<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
 }
 
 impl Inner {
-    /// Takes one card, if it is proved and newer than what we have.
-    pub(super) fn take(
-        &mut self,
-        envelope: SignedCard,
-        carried_by: Option<PeerId>,
-        now: u64,
-    ) -> Result<Insertion, CardError> {
-        let card = UnverifiedCard::of(envelope)?.verify(&self.evidence(carried_by, now))?;
+    /// Takes a proved card, if it is newer than what we have.
+    fn insert(&mut self, card: VerifiedCard, now: u64) -> Insertion {
         let sighting = sighting_in(&card, now);
         let inserted = self.book.insert(card, &self.standing);
         if inserted == Insertion::Inserted {
             self.book_is_saved = false;
+            self.book_has_news = true;
             if sighting.peer != self.standing.me {
                 self.roster.take(sighting);
             }
         }
-        Ok(inserted)
+        inserted
     }
 
     pub(super) fn evidence(&self, carried_by: Option<PeerId>, now: u64) -> Evidence<'_> {
@@ -488,6 +528,7 @@ impl Inner {
         self.book = CardBook::empty(random);
         self.read.clear();
         self.book_is_saved = false;
+        self.book_has_news = true;
     }
 
     /// The captain knows the stations that are named.

@@ -165,6 +165,7 @@ async fn a_chain_of_twenty_knows_itself_whole_and_still_does_after_a_restart() {
     let last = members.pop().unwrap();
     hub.unplug(&last.id());
     last.tasks.end().await;
+    last.registry.save_cards();
     let (seed, folder) = (last.seed, last.folder);
     members.push(Member::at(
         &hub,

@@ -20,7 +20,7 @@ use crate::tunnel::{Multiaddr, PeerId};
 /// Bytes of all cards together: 4,096 stations with 4 kB each.
 const BOOK_BYTES_MAX: usize = 16 << 20;
 /// Cards handed over in one answer.
-const HANDOVER_CARDS_MAX: usize = 512;
+pub const HANDOVER_CARDS_MAX: usize = 512;
 /// Their bytes, before they are put into JSON; one card always fits.
 const HANDOVER_BYTES_MAX: usize = 4 << 20;
 /// After this the addresses in a card are a last resort: stations move, but the folder of a swarm is emptied daily.
@@ -79,14 +79,28 @@ pub struct CardBook {
     changes: BTreeMap<u64, PeerId>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     version: Format,
     cards: Vec<FiledCard>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The cards of a book at one moment.
+#[derive(Debug)]
+pub struct CardBookCopy(File);
+
+impl CardBookCopy {
+    /// Keeps them, durably.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn save(&self, path: &Path) -> Result<(), StateError> {
+        files::save(path, &self.0)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FiledCard {
     binding: Binding,
@@ -134,20 +148,24 @@ impl CardBook {
         Ok(book)
     }
 
+    /// All of it, to be kept: a copy that can be written without holding the book.
+    pub fn copy(&self) -> CardBookCopy {
+        let cards = self.cards().map(|card| FiledCard {
+            binding: card.binding(),
+            signed: card.envelope().clone(),
+        });
+        CardBookCopy(File {
+            version: Format,
+            cards: cards.collect(),
+        })
+    }
+
     /// Keeps all, durably.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn save(&self, path: &Path) -> Result<(), StateError> {
-        let cards = self.cards().map(|card| FiledCard {
-            binding: card.binding(),
-            signed: card.envelope().clone(),
-        });
-        let file = File {
-            version: Format,
-            cards: cards.collect(),
-        };
-        files::save(path, &file)
+        self.copy().save(path)
     }
 
     /// Takes a card, if it says something new.

@@ -29,7 +29,7 @@ pub use card::{
     CARD_ADDRESSES_MAX, CARD_BYTES_MAX, CARD_SERVICES_MAX, Card, Revocation, Statement, Vouch,
     next_sequence,
 };
-pub use cards::{CardBook, Cursor, Handover, Insertion};
+pub use cards::{CardBook, CardBookCopy, Cursor, HANDOVER_CARDS_MAX, Handover, Insertion};
 pub use constellation::{
     ConstellationId, ConstellationIdError, Membership, Origin, Resolution, resolve,
 };

@@ -167,6 +167,8 @@ impl StationTunnels {
             keeper.keep().await;
         }
         self.tasks.end().await;
+        let registry = Arc::clone(&self.tunnels.registry);
+        blocking(move || registry.save_cards()).await;
         if let Some(kubo) = &self.kubo {
             kubo.close().await;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{TunnelError, TunnelStarter, blocking};
 use crate::config::Config;
@@ -18,6 +18,10 @@ use crate::services::RelayEntrance;
 use crate::tasks::TaskGroup;
 use crate::tunnel::{Found, Source};
 
+/// Stations found that are taken over at once.
+const FOUND_AT_ONCE: usize = 256;
+/// How long cards gather before they are written.
+const CARDS_KEPT_AFTER: Duration = Duration::from_secs(1);
 /// How often the registry is asked whether something is due.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
 
@@ -47,6 +51,7 @@ pub(super) fn connect(
     tasks.spawn(tell_addresses(Arc::clone(tunnels)))?;
     tasks.spawn(take_found(Arc::clone(registry), found))?;
     tasks.spawn(renew(Arc::clone(registry)))?;
+    tasks.spawn(keep_cards(Arc::clone(registry)))?;
     let random = starter.random.clone();
     tasks.spawn(gossip(Arc::clone(carrier), Arc::clone(registry), random))?;
     if let Some(options) = swarm_folder(starter, tunnels, config) {
@@ -152,11 +157,23 @@ async fn tell_addresses(tunnels: Arc<Tunnels>) {
     }
 }
 
-/// What the carrier comes across is known to the registry.
+/// What the carrier comes across is known to the registry: all that has queued up, at once.
 async fn take_found(registry: Arc<Registry>, mut found: mpsc::Receiver<Found>) {
-    while let Some(found) = found.recv().await {
-        let registry = Arc::clone(&registry);
+    let mut batch = Vec::new();
+    while found.recv_many(&mut batch, FOUND_AT_ONCE).await > 0 {
+        let (registry, found) = (Arc::clone(&registry), std::mem::take(&mut batch));
         blocking(move || registry.found_by(found)).await;
+    }
+}
+
+/// Cards are written a moment after they came: many come at once.
+async fn keep_cards(registry: Arc<Registry>) {
+    let mut version = registry.version();
+    while version.changed().await.is_ok() {
+        sleep(CARDS_KEPT_AFTER).await;
+        version.mark_unchanged();
+        let registry = Arc::clone(&registry);
+        blocking(move || registry.save_cards()).await;
     }
 }
 
