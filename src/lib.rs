@@ -53,9 +53,10 @@ pub mod tunnel;
 // Events and distance made up for demonstration, measuring and tests.
 pub mod distance;
 pub mod samples;
-// What everything rests on: memory, bounds, tasks, time, randomness, small files.
+// What everything rests on: memory, open files, bounds, tasks, time, randomness, small files.
 pub mod allocator;
 pub mod limits;
+pub mod open_files;
 pub mod random;
 pub mod state_file;
 pub mod tasks;

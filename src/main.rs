@@ -2,5 +2,6 @@
 
 fn main() -> constellation::cli::Exit {
     constellation::allocator::return_large_blocks();
+    constellation::open_files::allow_many();
     constellation::cli::main()
 }

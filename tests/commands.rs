@@ -463,7 +463,7 @@ fn a_key_that_others_may_read_is_refused_with_the_remedy() {
     home.run(&["status"]).with_code(0);
     let key = home.data().join("identity.key");
     set_mode(&key, 0o644);
-    let refused = home.run(&["status"]).with_code(5);
+    let refused = home.run(&["status"]).with_code(2);
     assert!(
         refused.err.contains("chmod 600") && refused.err.contains("644"),
         "{refused:?}"

@@ -133,6 +133,7 @@ impl From<StationError> for Failure {
     fn from(error: StationError) -> Self {
         match error {
             StationError::Tunnels(error) => error.into(),
+            StationError::Identity(error) if error.is_usage() => Self::usage(error),
             other => Self::local(other),
         }
     }

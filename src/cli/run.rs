@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
         return Err(error.into());
     }
     tracing::info!(
-        relay = %format!("ws://{}", relay.address()), peer_id = station.identity().peer_id(),
+        relay = %format!("ws://{}", relay.address()), peer_id = station.peer_id(),
         "station started"
     );
     let reload = || Config::load(&file, named, environment());

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
+use crate::discovery::station_named;
 use crate::peer::{Multiaddr, PeerAddress};
 use crate::services::{ExposedOptions, OpenOptions};
 use crate::tunnel::ServiceName;
@@ -31,14 +32,17 @@ pub struct TunnelOptions {
     /// Whether there are tunnels at all.
     pub enabled: bool,
     /// Where to listen. Absent: port 4011 over TCP and, without a swarm key, QUIC.
+    #[serde(deserialize_with = "some_multiaddrs")]
     pub listen: Option<Vec<Multiaddr>>,
     /// Addresses by which others reach us besides those that we see ourselves, for instance a forwarded port.
+    #[serde(deserialize_with = "multiaddrs")]
     pub external: Vec<Multiaddr>,
     /// The key file of a private swarm.
     pub swarm_key: Option<PathBuf>,
     /// Another identity than `identity.key`: an OpenSSH ed25519 key, or a kubo repository.
     pub identity: Option<PathBuf>,
     /// Stations that may enter: PeerIDs, or `ssh-ed25519 …` lines.
+    #[serde(deserialize_with = "stations")]
     pub allow: Vec<String>,
     /// Whether whoever holds the swarm key may enter.
     pub swarm_key_admits: bool,
@@ -58,6 +62,56 @@ pub struct TunnelOptions {
     pub services: Vec<ExposedOptions>,
     /// Services of others that are open here.
     pub open: Vec<OpenOptions>,
+}
+
+/// A multiaddr, refused in words that say what one looks like.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Place(Multiaddr);
+
+impl TryFrom<String> for Place {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let read = text.parse().map(Self);
+        read.map_err(|why: multiaddr::Error| {
+            format!("{text}: not a multiaddr ({why}); expected for instance /ip4/0.0.0.0/tcp/4011")
+        })
+    }
+}
+
+fn multiaddrs<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Multiaddr>, D::Error> {
+    let places = Vec::<Place>::deserialize(source)?;
+    Ok(places.into_iter().map(|Place(address)| address).collect())
+}
+
+fn some_multiaddrs<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<Option<Vec<Multiaddr>>, D::Error> {
+    multiaddrs(source).map(Some)
+}
+
+/// What names a station.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct StationName(String);
+
+impl TryFrom<String> for StationName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if station_named(&text).is_some() {
+            return Ok(Self(text));
+        }
+        Err(format!(
+            "{text:?} is no station: expected a PeerID, an address with /p2p/<PeerID>, or an ssh-ed25519 line"
+        ))
+    }
+}
+
+fn stations<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<StationName>::deserialize(source)?;
+    Ok(names.into_iter().map(|StationName(name)| name).collect())
 }
 
 impl Default for TunnelOptions {

@@ -287,7 +287,7 @@ pub(super) fn started(
 ) -> Result<Arc<Tunnels>, CommandError> {
     tunnels.borrow().clone().ok_or_else(|| {
         CommandError::local(
-            "there are no tunnels: they are switched off ([tunnel] enabled), or wait for a kubo daemon that does not answer",
+            "there are no tunnels: they are switched off ([tunnel] enabled), or wait for a kubo daemon (the log says for what)",
         )
     })
 }

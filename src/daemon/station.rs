@@ -250,6 +250,11 @@ impl Station {
         &self.identity
     }
 
+    /// The PeerID that others know it by: that of kubo, where one carries its tunnels.
+    pub fn peer_id(&self) -> String {
+        self.facts.borrow().peer_id.clone()
+    }
+
     /// Tasks that live as long as the station.
     pub fn tasks(&self) -> &TaskGroup {
         &self.tasks

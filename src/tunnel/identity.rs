@@ -45,6 +45,13 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    /// Whether the captain has set it up wrongly, rather than that this machine fails.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Exposed { .. })
+    }
+}
+
 /// A station's key.
 #[derive(Debug, Clone)]
 pub struct Identity(Keypair);

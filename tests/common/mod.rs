@@ -6,8 +6,10 @@
 #![allow(dead_code)] // each suite uses its part
 
 pub(crate) mod delay;
+pub(crate) mod echo;
 pub(crate) mod fake_relay;
 pub(crate) mod runs;
+pub(crate) mod tunnelled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
@@ -261,8 +263,8 @@ impl Home {
     #[track_caller]
     pub(crate) fn start(&self) -> Station<'_> {
         let log = self.folder.path().join("run.log");
-        let mut command = self.command(&["run"]);
-        command.stdout(Stdio::null());
+        let mut command = few_files(&self.command(&["run"]));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::create(&log).expect("our own folder"));
         let mut process = Process::start(command, None);
         let address = wait_for("the station serves", || {
@@ -280,6 +282,22 @@ impl Home {
             address,
         }
     }
+}
+
+/// The same command with the limit of open files that Linux and systemd give a process, whatever the tests have.
+fn few_files(command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -Sn 1024; exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
 }
 
 /// A running process of the binary; killed when dropped.

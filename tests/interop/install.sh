@@ -15,19 +15,33 @@ major=$(node -p 'process.versions.node.split(".")[0]')
 [ "$major" -ge 20 ] || fail "node $major is too old (version 20 or newer is needed)"
 
 # `npm ci` empties node_modules first, so it runs only when the lock file has changed since.
-stamp=nostr-tools/node_modules/.installed-lock
-if cmp -s nostr-tools/package-lock.json "$stamp"; then
-    echo "interop: nostr-tools is up to date"
-else
-    (cd nostr-tools && npm ci) || fail "npm ci failed in nostr-tools"
-    cp nostr-tools/package-lock.json "$stamp"
-fi
+for folder in nostr-tools js-libp2p; do
+    stamp=$folder/node_modules/.installed-lock
+    if cmp -s "$folder/package-lock.json" "$stamp"; then
+        echo "interop: $folder is up to date"
+    else
+        (cd "$folder" && npm ci) || fail "npm ci failed in $folder"
+        cp "$folder/package-lock.json" "$stamp"
+    fi
+done
 (cd nostr-tools && node --input-type=module -e '
 import { nip77 } from "nostr-tools"
 import { Relay } from "nostr-tools/relay"
 import { WebSocket } from "ws"
 if (!nip77.NegentropySync || !Relay.connect || !WebSocket) process.exit(1)
 ') || fail "nostr-tools is installed but does not load"
+seed=0000000000000000000000000000000000000000000000000000000000000001
+node js-libp2p/station.mjs identity "$seed" >/dev/null || fail "js-libp2p is installed but does not run"
+
+# OpenSSH's server, for the `ssh` tunnel. Debian's package starts nothing where policy-rc.d forbids it, as in a container.
+if [ ! -x /usr/sbin/sshd ]; then
+    how="apt-get update && apt-get install -y --no-install-recommends openssh-server"
+    [ "$(id -u)" -eq 0 ] || fail "/usr/sbin/sshd is missing; as root: $how"
+    sh -c "DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND; $how" || fail "/usr/sbin/sshd is missing, and this failed: $how"
+fi
+for tool in /usr/sbin/sshd ssh scp ssh-keygen; do
+    command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing"
+done
 
 # A debug build: it takes less than half of the release build's processor time, and is fast enough.
 (cd rust-nostr && cargo build --locked --target-dir target) || fail "cargo build failed in rust-nostr"

@@ -55,7 +55,7 @@ fn binary() -> PathBuf {
 }
 
 /// Says it past the harness, which shows what a test prints only when the test fails.
-fn say(message: &str) {
+pub(crate) fn say(message: &str) {
     // A closed standard error is no reason to fail.
     let _ = writeln!(std::io::stderr(), "{message}");
 }

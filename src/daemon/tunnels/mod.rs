@@ -59,7 +59,7 @@ pub enum TunnelError {
         /// What is wrong, and where.
         source: SwarmKeyError,
     },
-    /// The identity.
+    /// The identity that the configuration names.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// Our own node.
@@ -97,6 +97,7 @@ impl TunnelError {
             Self::SwarmKeyFile { .. }
                 | Self::SwarmKey { .. }
                 | Self::NotAStation { .. }
+                | Self::Identity(_)
                 | Self::Kubo(KuboError::NotAnApi(_) | KuboError::MountingDisabled)
                 | Self::Node(NodeError::Options(_))
         )

@@ -67,6 +67,7 @@ pub(super) struct Driver {
     pub(super) rendezvous: Option<Rendezvous>,
     pub(super) kademlia: KademliaMode,
     pub(super) serve_relay: bool,
+    is_private: bool,
     pub(super) observed: VecDeque<Multiaddr>,
     pub(super) problem: Option<String>,
     pub(super) dirty: bool,
@@ -102,6 +103,7 @@ impl Driver {
             rendezvous,
             kademlia: options.kademlia,
             serve_relay: options.serve_relay,
+            is_private: options.swarm_key.is_some(),
             observed: VecDeque::new(),
             problem: None,
             dirty: true,
@@ -233,14 +235,14 @@ impl Driver {
             }
             Err(error) => {
                 let known = !matches!(error, DialError::NoAddresses);
-                let detail = known.then(|| dial_error(&error));
+                let detail = known.then(|| dial_error(&error, self.is_private));
                 self.dialler.failed(peer, None, detail, Instant::now())
             }
         }
     }
 
     pub(super) fn dial_failed(&mut self, peer: PeerId, dial: ConnectionId, error: &DialError) {
-        let detail = Some(dial_error(error));
+        let detail = Some(dial_error(error, self.is_private));
         let step = self
             .dialler
             .failed(peer, Some(dial), detail, Instant::now());

@@ -21,8 +21,9 @@ use libp2p::{Transport, dns, noise, quic, relay, tcp, yamux};
 use super::streams::Door;
 use crate::tunnel::PeerId;
 
-/// How long connecting may take, all handshakes included.
-pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long connecting may take, all handshakes included. Less than whoever wants a stream waits (ten seconds): a reason
+/// that comes when they have given up is told to nobody.
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
 /// Streams of one Yamux connection, both directions together: beyond them the whole connection closes. Room for what
 /// the door allows each way and the node's own; 256 KiB of the connection's 1 GiB are set aside for each, so that many
 /// more would leave no room for windows to grow, which is what makes distant transfers fast.
