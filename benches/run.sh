@@ -27,5 +27,8 @@ rm -rf "$folder/store"
 echo "== The product"
 target/dist/constellation bench --keep "$folder/product" "$@"
 
+echo "== Tunnels, beside kubo's if tests/interop/install.sh has installed it"
+cargo bench --locked --bench tunnels -- --constellation target/dist/constellation
+
 echo "== Writing without verifying, by nostr-lmdb"
 target/nostr-lmdb/release/nostr-lmdb-bench "$folder/product/uniform.jsonl"

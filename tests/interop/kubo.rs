@@ -27,6 +27,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) stream_mounting: bool,
     /// Listens for QUIC as well as for TCP. kubo bears 256 streams at once on a QUIC connection; more wait.
     pub(crate) quic: bool,
+    /// Secures TCP by Noise, as we do. Otherwise two daemons choose TLS.
+    pub(crate) noise_only: bool,
     /// The text of a `swarm.key`: then it takes part in that private swarm only, over TCP.
     pub(crate) swarm_key: Option<&'s str>,
 }
@@ -36,6 +38,7 @@ impl Default for Setup<'_> {
         Self {
             stream_mounting: true,
             quic: true,
+            noise_only: false,
             swarm_key: None,
         }
     }
@@ -44,13 +47,15 @@ impl Default for Setup<'_> {
 /// A daemon.
 #[derive(Debug)]
 pub(crate) struct Kubo {
+    binary: PathBuf,
     folder: TempDir,
     daemon: Option<Child>,
     peer: String,
     is_private: bool,
 }
 
-fn binary() -> PathBuf {
+/// Where `tests/interop/install.sh` puts it.
+pub(crate) fn binary() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/kubo/bin/ipfs")
 }
 
@@ -77,7 +82,13 @@ impl Kubo {
 
     /// A daemon that takes commands.
     pub(crate) fn start(setup: Setup<'_>) -> Self {
+        Self::start_with(binary(), setup)
+    }
+
+    /// The same, of a binary that is somewhere else.
+    pub(crate) fn start_with(binary: PathBuf, setup: Setup<'_>) -> Self {
         let mut kubo = Self {
+            binary,
             folder: TempDir::new().expect("a temporary folder"),
             daemon: None,
             peer: String::new(),
@@ -101,6 +112,11 @@ impl Kubo {
     /// Its PeerID.
     pub(crate) fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The id of its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").id()
     }
 
     /// Where it takes commands: `/ip4/127.0.0.1/tcp/PORT`.
@@ -160,7 +176,7 @@ impl Kubo {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command
             .env_clear()
             .env("HOME", self.folder.path())
@@ -246,6 +262,9 @@ fn kubo_of_ours(config: &mut Value, setup: Setup<'_>) {
     config["Bootstrap"] = json!([]);
     config["Discovery"]["MDNS"]["Enabled"] = json!(false);
     config["Routing"] = json!({"Type": "none"});
+    if setup.noise_only {
+        config["Swarm"]["Transports"]["Security"]["TLS"] = json!(false);
+    }
     config["Experimental"]["Libp2pStreamMounting"] = json!(setup.stream_mounting);
 }
 
