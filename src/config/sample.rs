@@ -67,8 +67,9 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # make up among themselves, "ipfs": that of IPFS, "off").
 #mdns = true
 #kademlia = "constellation"
-# Whether to relay for stations that cannot reach each other, and stations that relay for this one.
+# Whether to relay for stations that cannot reach each other. Those that need it use it by themselves.
 #serve_relay = false
+# Stations that relay for this one, besides those that say so themselves: addresses with /p2p/<PeerID>.
 #relays = []
 # Whether to ask the router for a port (untested).
 #upnp = false

@@ -4,6 +4,8 @@
 //! sources ─► roster ─┐                               ┌─► guests   to the carrier: who may enter
 //! cards ───► book ───┼─► standing (trust) ─► publish ├─► found    to runs: with whom to exchange
 //! captain ─► ledger ─┘                               ├─► wanted   to the carrier: whom to stay connected with
+//!                                                    ├─► places   to the carrier: where these and the found ones are
+//!                                                    ├─► relays   to the carrier: who offers to relay
 //!                                                    └─► version  to gossip: there is something to tell
 //! ```
 //!
@@ -33,6 +35,12 @@ use crate::tunnel::{Found, GuestList, Guests, Identity, ServiceName, Source};
 const WANTED_MAX: usize = 64;
 /// Strangers with tokens that are served at a time: each may send half a megabyte.
 const KNOCKING_MAX: usize = 8;
+/// Stations that offer to relay, of which the carrier uses some.
+const RELAYS_MAX: usize = 8;
+
+/// Where stations may be reached: of each, newest first.
+type Places = BTreeMap<PeerId, Vec<Multiaddr>>;
+
 /// Our card is signed anew so often, so that others see that we live.
 const CARD_RENEWED_SECONDS: u64 = 3600;
 
@@ -51,6 +59,8 @@ pub struct RegistryOptions {
     pub private_swarm: bool,
     /// Whether that key is a secret: not the one of zeros.
     pub swarm_key_is_secret: bool,
+    /// Whether we relay for others.
+    pub serves_relay: bool,
     /// Whether nothing may be shared (D16); nobody enters then.
     pub halted: bool,
     /// Where the carrier looks who may enter.
@@ -99,6 +109,8 @@ pub struct Registry {
     inner: Mutex<Inner>,
     found: watch::Sender<Arc<Vec<PeerAddress>>>,
     wanted: watch::Sender<Arc<BTreeSet<PeerId>>>,
+    places: watch::Sender<Arc<Places>>,
+    relays: watch::Sender<Arc<Vec<PeerId>>>,
     version: watch::Sender<u64>,
     /// Strangers with tokens that are served at a time.
     pub(super) knocking: Semaphore,
@@ -131,6 +143,12 @@ impl Registry {
         )?;
         let added = super::added::load(&options.state.join("peers.json"))?;
         let standing = evaluate(options.own, &ledger, &BTreeSet::new(), book.cards());
+        // However old the cards are: a station that was away for long begins where it left off.
+        let now = clock.unix_seconds();
+        let mut roster = Roster::default();
+        for card in book.cards().filter(|card| card.peer() != options.own) {
+            roster.take(seen_by_card(card, now));
+        }
         let inner = Inner {
             settings,
             membership: options.membership,
@@ -138,7 +156,7 @@ impl Registry {
             added,
             book,
             standing,
-            roster: Roster::default(),
+            roster,
             swarm: Arc::default(),
             exposed: BTreeMap::new(),
             addresses: Vec::new(),
@@ -154,21 +172,12 @@ impl Registry {
             inner: Mutex::new(inner),
             found: watch::Sender::default(),
             wanted: watch::Sender::default(),
+            places: watch::Sender::default(),
+            relays: watch::Sender::default(),
             version: watch::Sender::new(0),
             knocking: Semaphore::new(KNOCKING_MAX),
         };
-        let now = registry.clock.unix_seconds();
-        registry.change(|inner| {
-            // What was known before the start: others are looked for where they were.
-            let kept = inner
-                .book
-                .cards()
-                .filter(|card| card.peer() != registry.options.own);
-            let sightings: Vec<Sighting> = kept.map(|card| sighting_in(card, now)).collect();
-            for sighting in sightings {
-                inner.roster.take(sighting);
-            }
-        });
+        registry.change(|_| {});
         Ok(registry)
     }
 
@@ -185,6 +194,16 @@ impl Registry {
     /// Whom to stay connected with.
     pub fn wanted(&self) -> watch::Receiver<Arc<BTreeSet<PeerId>>> {
         self.wanted.subscribe()
+    }
+
+    /// Where those are whom to stay connected with, and those to exchange with.
+    pub fn places(&self) -> watch::Receiver<Arc<Places>> {
+        self.places.subscribe()
+    }
+
+    /// Admitted stations that offer to relay, those to be asked first first.
+    pub fn relays(&self) -> watch::Receiver<Arc<Vec<PeerId>>> {
+        self.relays.subscribe()
     }
 
     /// Grows with every card that is new.
@@ -207,16 +226,6 @@ impl Registry {
             .filter(|peer| inner.roster.get(peer).is_some())
             .copied()
             .collect()
-    }
-
-    /// Where a station may be reached, newest first.
-    pub fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let inner = self.lock();
-        inner
-            .roster
-            .get(peer)
-            .map(|entry| entry.addresses.clone())
-            .unwrap_or_default()
     }
 
     /// What is configured has changed.
@@ -428,8 +437,15 @@ impl Registry {
             guest_list(&inner.standing, &inner.exposed, doors)
         };
         replace(&self.options.guests, guests);
-        replace(&self.found, inner.found(self.options.own));
-        replace(&self.wanted, inner.wanted(self.options.own));
+        let (found, wanted) = (
+            inner.found(self.options.own),
+            inner.wanted(self.options.own),
+        );
+        // Before whom they are of: whoever is told whom to dial knows where.
+        replace(&self.places, inner.places(&found, &wanted));
+        replace(&self.relays, inner.relays(self.options.own));
+        replace(&self.found, found);
+        replace(&self.wanted, wanted);
     }
 
     /// Signs our card if what it says has changed, or it is old.
@@ -480,6 +496,7 @@ impl Registry {
             .take(CARD_SERVICES_MAX)
             .cloned()
             .collect();
+        statement.relays = self.options.serves_relay;
         let key = self.options.identity.public_key();
         statement.station_key = (key.peer_id() != self.options.own).then_some(key);
         statement.vouches = inner.ledger.vouches();
@@ -501,7 +518,7 @@ fn replace<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
 impl Inner {
     /// Takes a proved card, if it is newer than what we have.
     fn insert(&mut self, card: VerifiedCard, now: u64) -> Insertion {
-        let sighting = sighting_in(&card, now);
+        let sighting = seen_by_card(&card, card.created().min(now));
         let inserted = self.book.insert(card, &self.standing);
         if inserted == Insertion::Inserted {
             self.book_is_saved = false;
@@ -576,6 +593,32 @@ impl Inner {
         found
     }
 
+    fn places(&self, found: &[PeerAddress], wanted: &BTreeSet<PeerId>) -> Places {
+        let peers = found.iter().filter_map(PeerAddress::peer_id);
+        let place = |peer: PeerId| Some((peer, self.roster.get(&peer)?.addresses.clone()));
+        peers
+            .chain(wanted.iter().copied())
+            .filter_map(place)
+            .collect()
+    }
+
+    /// Every station prefers others, and always the same: so the load is spread, and places are held for long.
+    fn relays(&self, own: PeerId) -> Vec<PeerId> {
+        let offers = self.book.cards().filter(|card| card.statement().relays);
+        let mut relays: Vec<PeerId> = offers
+            .map(VerifiedCard::peer)
+            .filter(|peer| *peer != own && self.standing.admitted.contains_key(peer))
+            .collect();
+        let ours = own.to_bytes();
+        relays.sort_by_cached_key(|peer| {
+            let bytes = peer.to_bytes();
+            let distance = bytes.iter().zip(&ours).map(|(one, other)| one ^ other);
+            distance.collect::<Vec<u8>>()
+        });
+        relays.truncate(RELAYS_MAX);
+        relays
+    }
+
     fn wanted(&self, own: PeerId) -> BTreeSet<PeerId> {
         let named = self.settings.peers.iter().chain(&self.added);
         let known = self
@@ -603,14 +646,14 @@ impl Inner {
 }
 
 /// What a card says of where its station is.
-fn sighting_in(card: &VerifiedCard, now: u64) -> Sighting {
+fn seen_by_card(card: &VerifiedCard, at: u64) -> Sighting {
     Sighting {
         peer: card.peer(),
         name: card.statement().name.clone(),
         addresses: card.statement().addresses.clone(),
         relay: None,
         source: Source::Card,
-        at: card.created().min(now),
+        at,
     }
 }
 

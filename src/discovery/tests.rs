@@ -44,6 +44,7 @@ impl Member {
             private_swarm: false,
             swarm_key_is_secret: false,
             halted: false,
+            serves_relay: false,
             guests: publish,
         };
         let settings = RegistrySettings {

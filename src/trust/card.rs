@@ -70,6 +70,9 @@ pub struct Statement {
     /// What it offers.
     #[serde(default)]
     pub services: Vec<ServiceName>,
+    /// Whether it relays for those who cannot be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relays: bool,
     /// The key that signs the card, if it is not the PeerID's (beside kubo).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub station_key: Option<StationKey>,
@@ -92,6 +95,7 @@ impl Statement {
             addresses: Vec::new(),
             relay_url: None,
             services: Vec::new(),
+            relays: false,
             station_key: None,
             vouches: Vec::new(),
             revocations: Vec::new(),

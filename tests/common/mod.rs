@@ -46,14 +46,25 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Waits until `condition` gives something.
-pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(PATIENCE, what, condition)
+}
+
+/// The same under a deadline of its own.
+#[track_caller]
+pub(crate) fn wait_for_within<T>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
     let started = CLOCK.monotonic();
     loop {
         if let Some(found) = condition() {
             return found;
         }
         let waited = CLOCK.monotonic().saturating_sub(started);
-        assert!(waited < PATIENCE, "waited {waited:?} in vain until {what}");
+        assert!(waited < deadline, "waited {waited:?} in vain until {what}");
         std::thread::sleep(LOOK_EVERY);
     }
 }
@@ -85,6 +96,8 @@ pub(crate) const QUIET: &str = "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\ne
 #[derive(Debug)]
 pub(crate) struct Home {
     folder: tempfile::TempDir,
+    /// The network namespace in which its commands run; `None`: this one.
+    namespace: Option<String>,
 }
 
 /// How a command ended.
@@ -132,9 +145,16 @@ impl Home {
     pub(crate) fn with_config(config: &str) -> Self {
         let home = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
+            namespace: None,
         };
         home.configure(config);
         home
+    }
+
+    /// The same, with all its commands in a network namespace.
+    pub(crate) fn in_namespace(mut self, name: &str) -> Self {
+        self.namespace = Some(name.to_owned());
+        self
     }
 
     /// Replaces the configuration.
@@ -156,7 +176,16 @@ impl Home {
 
     /// The binary with these arguments, and nothing of the tests' own environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_constellation"));
+        let binary = env!("CARGO_BIN_EXE_constellation");
+        let mut command = match &self.namespace {
+            None => Command::new(binary),
+            // It becomes the command: the process that we start is the one that we end.
+            Some(namespace) => {
+                let mut within = Command::new("ip");
+                within.args(["netns", "exec", namespace, binary]);
+                within
+            }
+        };
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("CONSTELLATION_") || text.starts_with("XDG_") {

@@ -8,6 +8,20 @@ fail() {
     exit 1
 }
 
+# For stations in network namespaces (tests/nat.rs): Debian packages, installed where their programs are missing.
+missing=
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+command -v iptables >/dev/null 2>&1 || missing="$missing iptables"
+command -v sysctl >/dev/null 2>&1 || missing="$missing procps"
+if [ -n "$missing" ] && [ "$(id -u)" -ne 0 ]; then
+    # The rest works all the same; these tests say that they are skipped, and fail with CI=true.
+    echo "interop/install.sh: only root can install$missing and make network namespaces" >&2
+elif [ -n "$missing" ]; then
+    command -v apt-get >/dev/null 2>&1 || fail "apt-get is missing: install$missing"
+    # shellcheck disable=SC2086 # a list
+    apt-get update && apt-get install -y --no-install-recommends $missing || fail "apt-get install$missing failed"
+fi
+
 for tool in node npm cargo go; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing"
 done

@@ -34,7 +34,7 @@ pub(super) struct Carried {
 /// Which one, and what ends with it.
 pub(super) enum Kind {
     Kubo(Arc<KuboCarrier>),
-    Node(AddressKeeper),
+    Node(Arc<Node>, AddressKeeper),
 }
 
 /// That kubo carried the tunnels: from then on it is waited for.
@@ -163,10 +163,10 @@ async fn start_node(
         ..keeper
     };
     Ok(Carried {
-        carrier: started.node,
+        carrier: Arc::clone(&started.node) as Arc<dyn Carrier>,
         inbound: started.inbound,
         found: started.found,
-        kind: Kind::Node(keeper),
+        kind: Kind::Node(started.node, keeper),
     })
 }
 

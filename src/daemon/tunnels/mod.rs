@@ -231,6 +231,8 @@ impl TunnelStarter {
             membership: membership.membership,
             private_swarm: swarm_key.is_some(),
             swarm_key_is_secret: is_secret,
+            // A kubo relays as its own configuration says, and not for tunnels.
+            serves_relay: config.tunnel.serve_relay && matches!(kind, Kind::Node(..)),
             halted: membership.halted.is_some(),
             guests,
         };
@@ -262,7 +264,8 @@ impl TunnelStarter {
         tasks.spawn(services.serve(inbound, parts, visits))?;
         let (kubo, keeper) = match kind {
             Kind::Kubo(kubo) => (Some(kubo), None),
-            Kind::Node(keeper) => {
+            Kind::Node(node, keeper) => {
+                tasks.spawn(wiring::tell_relays(node, Arc::clone(&registry)))?;
                 tasks.spawn(keeper.clone().keep_now_and_then())?;
                 (None, Some(keeper))
             }

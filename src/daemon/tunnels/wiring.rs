@@ -16,7 +16,7 @@ use crate::discovery::{Registry, SwarmFolder, SwarmFolderOptions, SwarmStation, 
 use crate::peer::{Multiaddr, PeerAddress};
 use crate::services::RelayEntrance;
 use crate::tasks::TaskGroup;
-use crate::tunnel::{Found, Source};
+use crate::tunnel::{Found, Node, Source};
 
 /// Stations found that are taken over at once.
 const FOUND_AT_ONCE: usize = 256;
@@ -85,26 +85,22 @@ fn swarm_folder(
     })
 }
 
-/// The carrier stays connected with whom the registry wants, and knows where they are.
+/// The carrier stays connected with whom the registry wants, and knows where they are, and those that runs exchange with.
 async fn keep_connected(tunnels: Arc<Tunnels>) {
     let Tunnels {
         carrier, registry, ..
     } = &*tunnels;
     let mut wanted = registry.wanted();
-    let mut version = registry.version();
+    let mut places = registry.places();
     loop {
-        let peers = wanted.borrow_and_update().clone();
-        for peer in peers.iter() {
-            let addresses: Vec<Multiaddr> = registry.addresses_of(peer);
-            if !addresses.is_empty() {
-                carrier.learn(*peer, &addresses, Source::Card);
-            }
+        let now = places.borrow_and_update().clone();
+        for (peer, addresses) in now.iter().filter(|(_, addresses)| !addresses.is_empty()) {
+            carrier.learn(*peer, addresses, Source::Card);
         }
-        carrier.keep((*peers).clone());
+        carrier.keep((**wanted.borrow_and_update()).clone());
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
-            // A card may have brought another address.
-            changed = version.changed() => if changed.is_err() { return },
+            changed = places.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -152,6 +148,17 @@ async fn tell_addresses(tunnels: Arc<Tunnels>) {
             told = Some(addresses);
         }
         if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Our node knows who offers to relay.
+pub(super) async fn tell_relays(node: Arc<Node>, registry: Arc<Registry>) {
+    let mut relays = registry.relays();
+    loop {
+        node.use_relays(relays.borrow_and_update().clone());
+        if relays.changed().await.is_err() {
             return;
         }
     }

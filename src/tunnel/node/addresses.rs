@@ -224,6 +224,22 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     })
 }
 
+/// Whether anybody may use it: not the addresses of networks at home, and not those that a provider shares out. One of
+/// IPv6 says nothing: routers at home let nobody in by it.
+pub(super) fn is_public(address: &Multiaddr) -> bool {
+    let ip = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) if !is_relayed(address) => ip,
+        _ => return false,
+    };
+    let [first, second, ..] = ip.octets();
+    let is_shared_out = first == 100 && (64..128).contains(&second);
+    !(ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_unspecified()
+        || is_shared_out)
+}
+
 /// Without the PeerID at its end; `None` if that is another's, or nothing remains.
 pub(super) fn without_peer(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
     let mut address = address.clone();

@@ -15,7 +15,7 @@ use libp2p::swarm::{ConnectionId, DialError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::addresses::{SharedBook, is_relayed, opened, without_peer};
+use super::addresses::{SharedBook, is_public, is_relayed, opened, without_peer};
 use super::behaviour::Behaviour;
 use super::describe::dial_error;
 use super::dialler::{Dialler, Step};
@@ -49,6 +49,7 @@ pub(super) enum Command {
 pub(super) struct Ends {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) kept: watch::Receiver<Arc<BTreeSet<PeerId>>>,
+    pub(super) relays: watch::Receiver<Arc<Vec<PeerId>>>,
     pub(super) guests: watch::Receiver<Arc<GuestList>>,
     pub(super) weary: mpsc::Receiver<Weary>,
     pub(super) found: mpsc::Sender<Found>,
@@ -68,6 +69,8 @@ pub(super) struct Driver {
     pub(super) kademlia: KademliaMode,
     pub(super) serve_relay: bool,
     is_private: bool,
+    /// Whether the captain says how others reach us.
+    has_external: bool,
     pub(super) observed: VecDeque<Multiaddr>,
     pub(super) problem: Option<String>,
     pub(super) dirty: bool,
@@ -104,6 +107,7 @@ impl Driver {
             kademlia: options.kademlia,
             serve_relay: options.serve_relay,
             is_private: options.swarm_key.is_some(),
+            has_external: !options.external.is_empty(),
             observed: VecDeque::new(),
             problem: None,
             dirty: true,
@@ -139,6 +143,10 @@ impl Driver {
                     Ok(()) => self.rethink_wanted(),
                     Err(_) => return,
                 },
+                changed = self.ends.relays.changed() => match changed {
+                    Ok(()) => self.rethink_relays(),
+                    Err(_) => return,
+                },
                 Some(peer) = self.ends.weary.recv() => {
                     if !self.door.is_trusted(&peer) {
                         self.disconnect(peer);
@@ -167,13 +175,26 @@ impl Driver {
 
     fn rethink_wanted(&mut self) {
         let kept = Arc::clone(&self.ends.kept.borrow_and_update());
-        let relays = self.reservations.relays();
+        let relays = self.reservations.named();
         let wanted: Arc<BTreeSet<PeerId>> = Arc::new(kept.iter().copied().chain(relays).collect());
         opened(&self.book).set_wanted(Arc::clone(&wanted));
         self.door.set_wanted(wanted);
         self.swarm.behaviour_mut().reconsider();
         self.dialler.keep(kept, Instant::now());
         self.carry_out_due();
+    }
+
+    fn rethink_relays(&mut self) {
+        let relays = Arc::clone(&self.ends.relays.borrow_and_update());
+        for listener in self.reservations.offer(&relays, Instant::now()) {
+            // It tells of its end, and is forgotten then.
+            self.swarm.remove_listener(listener);
+        }
+    }
+
+    /// Whether nobody beyond our own network can be expected to reach us.
+    fn needs_relay(&self) -> bool {
+        !self.serve_relay && !self.has_external && !self.swarm.listeners().any(is_public)
     }
 
     fn rethink_guests(&mut self) {
@@ -264,13 +285,20 @@ impl Driver {
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.carry_out_due();
-        let swarm = &mut self.swarm;
-        self.reservations.renew(now, &self.random, |address| {
+        let is_needed = self.needs_relay();
+        let (swarm, links) = (&mut self.swarm, &self.links);
+        let connected = |relay: &PeerId| {
+            let best = links.best(relay)?;
+            (best.path == Path::Direct).then(|| best.address.clone())
+        };
+        let listen = |address| {
             swarm
                 .listen_on(address)
                 .inspect_err(|error| tracing::debug!(%error, "no place at a relay"))
                 .ok()
-        });
+        };
+        self.reservations
+            .renew(now, &self.random, is_needed, connected, listen);
         self.improve_links(now);
         self.look_around(now);
         self.ticks = self.ticks.wrapping_add(1);

@@ -3,9 +3,12 @@
 //! Learns addresses of admitted and wanted stations only: a stranger cannot fill the book or the table. Deliberately
 //! absent: streams, which go from connection to queue without passing here.
 
+use std::collections::HashSet;
+
 use libp2p::core::Endpoint;
 use libp2p::core::transport::ListenerId;
-use libp2p::kad::{self, GetProvidersOk, QueryResult};
+use libp2p::kad::store::RecordStore;
+use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryResult};
 use libp2p::multiaddr::Protocol;
 use libp2p::ping;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
@@ -16,6 +19,7 @@ use super::addresses::{ADDRESSES_PER_PEER, is_loopback, is_relayed, opened, with
 use super::behaviour::{BehaviourEvent, kademlia_protocol};
 use super::driver::Driver;
 use super::options::KademliaMode;
+use super::rendezvous::Rendezvous;
 use crate::tunnel::{Found, Multiaddr, PeerId, Source};
 
 /// Where the public hash table of IPFS is entered.
@@ -226,13 +230,45 @@ impl Driver {
     }
 
     fn on_kademlia(&mut self, event: kad::Event) {
-        let kad::Event::OutboundQueryProgressed {
-            result: QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })),
-            ..
-        } = event
-        else {
+        match event {
+            kad::Event::OutboundQueryProgressed {
+                result:
+                    QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })),
+                ..
+            } => self.on_providers(providers),
+            kad::Event::InboundRequest {
+                request:
+                    InboundRequest::AddProvider {
+                        record: Some(record),
+                    },
+            } => self.on_announced(record),
+            kad::Event::RoutingUpdated {
+                is_new_peer: true, ..
+            } if self.kademlia == KademliaMode::Constellation => {
+                // Its address may have been known for long: what counts is that it was not told that we are here.
+                if let Some(rendezvous) = &mut self.rendezvous {
+                    rendezvous.new_entry(Instant::now());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A station says "here". It is remembered for those who ask, if it may enter and says so under our hash.
+    fn on_announced(&mut self, record: kad::ProviderRecord) {
+        let key = self.rendezvous.as_ref().map(Rendezvous::key);
+        let is_ours = key.is_some_and(|key| record.key == kad::RecordKey::new(&key));
+        if !is_ours || !self.door.is_trusted(&record.provider) {
             return;
-        };
+        }
+        if let Some(kademlia) = self.swarm.behaviour_mut().kademlia.as_mut()
+            && let Err(error) = kademlia.store_mut().add_provider(record)
+        {
+            tracing::debug!(%error, "a station that is here is not remembered");
+        }
+    }
+
+    fn on_providers(&mut self, providers: HashSet<PeerId>) {
         let ours = *self.swarm.local_peer_id();
         for peer in providers.into_iter().filter(|peer| *peer != ours) {
             if let Some(rendezvous) = &mut self.rendezvous {

@@ -99,6 +99,7 @@ pub struct Node {
     local: PeerId,
     commands: mpsc::Sender<Command>,
     kept: watch::Sender<Arc<BTreeSet<PeerId>>>,
+    relays: watch::Sender<Arc<Vec<PeerId>>>,
     state: watch::Receiver<Arc<CarrierState>>,
     book: SharedBook,
 }
@@ -126,6 +127,7 @@ impl Node {
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (found, found_stations) = mpsc::channel(FOUND_QUEUE);
         let (kept, kept_peers) = watch::channel(Arc::default());
+        let (relays, offered_relays) = watch::channel(Arc::default());
         let (publish, state) = watch::channel(Arc::new(CarrierState::new(CarrierKind::Libp2p)));
         let door = Door::new(local, guests.clone(), inbound, weary, clock.clone());
         let door = Arc::new(door);
@@ -148,6 +150,7 @@ impl Node {
         let ends = Ends {
             commands: command_queue,
             kept: kept_peers,
+            relays: offered_relays,
             guests,
             weary: weary_peers,
             found,
@@ -169,6 +172,7 @@ impl Node {
             local,
             commands,
             kept,
+            relays,
             state,
             book,
         };
@@ -182,6 +186,12 @@ impl Node {
     /// All known addresses of stations, to be given to the next start.
     pub fn addresses(&self) -> Vec<KnownAddress> {
         opened(&self.book).snapshot()
+    }
+
+    /// Admitted stations that offer to relay, those to be asked first first. A station that nobody beyond its own network
+    /// can be expected to reach asks some of them for a place.
+    pub fn use_relays(&self, relays: Arc<Vec<PeerId>>) {
+        self.relays.send_replace(relays);
     }
 
     async fn try_open(&self, peer: PeerId, service: &ServiceName) -> Result<Tunnelled, OpenError> {

@@ -1,7 +1,9 @@
 //! Places at relays, where others can reach us: made, and made again when they end.
 //!
-//! Pure: takes what happened to the listeners and the time, gives the addresses to listen on. Pauses as in dialling.
-//! Deliberately absent: choosing relays, which the captain does. Worst case: one attempt every ten seconds per relay.
+//! Pure: takes what happened to the listeners and the time, gives the addresses to listen on. Pauses as in dialling. A
+//! place is held at every relay that the captain names, and at [`OFFERED_HELD`] of the stations that offer to relay,
+//! where that is needed and there is a connection. Deliberately absent: who offers, and the order in which they are
+//! asked. Worst case: one attempt every ten seconds per relay.
 
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use tokio::time::Instant;
 
+use super::addresses::without_peer;
 use super::dialler::jittered;
 use crate::random::Random;
 use crate::tunnel::{Multiaddr, PeerId};
@@ -16,9 +19,18 @@ use crate::tunnel::{Multiaddr, PeerId};
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
+/// Places that are held at stations that offer to relay: one of them may be away.
+const OFFERED_HELD: usize = 2;
+
 #[derive(Debug)]
 struct Place {
-    relay: Multiaddr,
+    relay: PeerId,
+    /// Where the relay is: as the captain says, or as we are connected with it; `None` where it was not asked yet.
+    address: Option<Multiaddr>,
+    /// Whether the captain names it.
+    is_named: bool,
+    /// Whether it offers to relay.
+    is_offered: bool,
     listener: Option<ListenerId>,
     pause: Duration,
     next: Instant,
@@ -30,42 +42,81 @@ pub(super) struct Reservations(Vec<Place>);
 
 impl Reservations {
     pub(super) fn new(relays: &[Multiaddr], now: Instant) -> Self {
-        let place = |relay: &Multiaddr| Place {
-            relay: relay.clone(),
-            listener: None,
-            pause: PAUSE_FIRST,
-            next: now,
+        let place = |relay: &Multiaddr| {
+            Some(Place {
+                address: Some(relay.clone()),
+                is_named: true,
+                ..Place::at(relay_peer(relay)?, now)
+            })
         };
-        Self(relays.iter().map(place).collect())
+        Self(relays.iter().filter_map(place).collect())
     }
 
-    /// The PeerIDs of the relays.
-    pub(super) fn relays(&self) -> impl Iterator<Item = PeerId> {
-        self.0.iter().filter_map(|place| relay_peer(&place.relay))
+    /// The PeerIDs of the relays that the captain names.
+    pub(super) fn named(&self) -> impl Iterator<Item = PeerId> {
+        let named = self.0.iter().filter(|place| place.is_named);
+        named.map(|place| place.relay)
     }
 
-    /// Addresses by which a station may be reached through the relays.
+    /// These stations offer to relay, the first ones first; gives the listeners that are to be closed.
+    pub(super) fn offer(&mut self, relays: &[PeerId], now: Instant) -> Vec<ListenerId> {
+        for place in &mut self.0 {
+            place.is_offered = relays.contains(&place.relay);
+        }
+        self.forget();
+        for relay in relays {
+            if !self.0.iter().any(|place| place.relay == *relay) {
+                self.0.push(Place {
+                    is_offered: true,
+                    ..Place::at(*relay, now)
+                });
+            }
+        }
+        let taken_back = self.0.iter().filter(|place| !place.is_wanted());
+        taken_back.filter_map(|place| place.listener).collect()
+    }
+
+    /// Addresses by which a station may be reached through the relays where we have a place or the captain sent us.
     pub(super) fn ways_to(&self, peer: PeerId) -> impl Iterator<Item = Multiaddr> {
-        let others = move |place: &&Place| relay_peer(&place.relay) != Some(peer);
-        self.0
-            .iter()
-            .filter(others)
-            .map(|place| circuit(&place.relay))
+        let usable = move |place: &&Place| {
+            place.relay != peer && (place.is_named || place.listener.is_some())
+        };
+        let ways = self.0.iter().filter(usable);
+        ways.filter_map(|place| place.address.as_ref().map(circuit))
     }
 
-    /// Listens where it is due; `listen` says which listener it made.
+    /// Listens where it is due; `listen` says which listener it made. Those that offer are asked only if that
+    /// `is_needed` and `connected` knows the address of a direct connection.
     pub(super) fn renew(
         &mut self,
         now: Instant,
         random: &Random,
+        is_needed: bool,
+        connected: impl Fn(&PeerId) -> Option<Multiaddr>,
         mut listen: impl FnMut(Multiaddr) -> Option<ListenerId>,
     ) {
+        let is_held = |place: &&Place| !place.is_named && place.listener.is_some();
+        let mut held = self.0.iter().filter(is_held).count();
         for place in &mut self.0 {
-            if place.listener.is_none() && place.next <= now {
-                place.listener = listen(circuit(&place.relay));
-                if place.listener.is_none() {
-                    place.put_off(now, random);
+            if place.listener.is_some() || place.next > now {
+                continue;
+            }
+            if !place.is_named {
+                if !is_needed || held >= OFFERED_HELD {
+                    continue;
                 }
+                place.address = connected(&place.relay)
+                    .and_then(|address| without_peer(&address, &place.relay))
+                    .map(|address| address.with(Protocol::P2p(place.relay)));
+            }
+            let Some(address) = &place.address else {
+                continue;
+            };
+            place.listener = listen(circuit(address));
+            if place.listener.is_none() {
+                place.put_off(now, random);
+            } else if !place.is_named {
+                held += 1;
             }
         }
     }
@@ -85,11 +136,18 @@ impl Reservations {
             .0
             .iter_mut()
             .find(|place| place.listener == Some(listener));
-        place.is_some_and(|place| {
+        let is_ours = place.is_some_and(|place| {
             place.listener = None;
             place.put_off(now, random);
             true
-        })
+        });
+        self.forget();
+        is_ours
+    }
+
+    fn forget(&mut self) {
+        self.0
+            .retain(|place| place.is_wanted() || place.listener.is_some());
     }
 
     /// The network has changed: no pauses.
@@ -101,6 +159,22 @@ impl Reservations {
 }
 
 impl Place {
+    fn at(relay: PeerId, now: Instant) -> Self {
+        Self {
+            relay,
+            address: None,
+            is_named: false,
+            is_offered: false,
+            listener: None,
+            pause: PAUSE_FIRST,
+            next: now,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_named || self.is_offered
+    }
+
     fn put_off(&mut self, now: Instant, random: &Random) {
         self.next = now + jittered(self.pause, random);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -115,5 +189,85 @@ fn relay_peer(relay: &Multiaddr) -> Option<PeerId> {
     match relay.iter().last() {
         Some(Protocol::P2p(peer)) => Some(peer),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u8) -> Multiaddr {
+        let text = format!("/ip4/192.0.2.{number}/tcp/4011");
+        text.parse().expect("an address")
+    }
+
+    /// Asks for what is due, of relays that are all connected; gives the relays asked, by where they are.
+    fn asked(places: &mut Reservations, relays: &[PeerId], now: Instant) -> Vec<ListenerId> {
+        let mut made = Vec::new();
+        let at = |peer: &PeerId| {
+            let number = relays.iter().position(|relay| relay == peer)?;
+            Some(address(u8::try_from(number).ok()?))
+        };
+        places.renew(now, &Random::seeded(1), true, at, |address| {
+            assert!(address.to_string().ends_with("/p2p-circuit"), "{address}");
+            let listener = ListenerId::next();
+            made.push(listener);
+            Some(listener)
+        });
+        made
+    }
+
+    #[test]
+    fn a_few_of_those_that_offer_are_used_and_the_next_ones_when_they_fail() {
+        let (now, random) = (Instant::now(), Random::seeded(1));
+        let relays = [(); 4].map(|()| PeerId::random());
+        let mut places = Reservations::new(&[], now);
+        assert!(places.offer(&relays, now).is_empty());
+        places.renew(now, &random, false, |_| None, |_| panic!("not needed"));
+        places.renew(now, &random, true, |_| None, |_| panic!("not connected"));
+        let held = asked(&mut places, &relays, now);
+        assert_eq!(held.len(), OFFERED_HELD);
+        assert!(asked(&mut places, &relays, now).is_empty(), "enough");
+        let stranger = PeerId::random();
+        assert_eq!(places.ways_to(stranger).count(), OFFERED_HELD);
+        assert_eq!(places.ways_to(relays[0]).count(), OFFERED_HELD - 1);
+
+        // The first one fails: the third one is asked at once, the first one not before its pause is over.
+        assert!(places.ended(held[0], now, &random));
+        assert_eq!(asked(&mut places, &relays, now).len(), 1);
+        let ways: Vec<String> = places
+            .ways_to(stranger)
+            .map(|way| way.to_string())
+            .collect();
+        assert!(ways.iter().all(|way| !way.contains(&relays[0].to_string())));
+
+        // The second one takes its offer back: its place is closed, and forgotten when it is.
+        let left = [relays[0], relays[2], relays[3]];
+        assert_eq!(places.offer(&left, now), [held[1]]);
+        assert!(places.ended(held[1], now, &random) && !places.ended(held[1], now, &random));
+        assert_eq!(asked(&mut places, &relays, now).len(), 1, "the fourth one");
+    }
+
+    #[test]
+    fn what_the_captain_names_is_always_asked() {
+        let now = Instant::now();
+        let relays = [(); 3].map(|()| PeerId::random());
+        let named = relays.map(|relay| address(9).with(Protocol::P2p(relay)));
+        let mut places = Reservations::new(&named, now);
+        assert!(places.offer(&relays[..1], now).is_empty());
+        assert_eq!(places.named().collect::<Vec<_>>(), relays);
+        let mut made = 0;
+        places.renew(
+            now,
+            &Random::seeded(1),
+            false,
+            |_| None,
+            |_| {
+                made += 1;
+                Some(ListenerId::next())
+            },
+        );
+        assert_eq!(made, relays.len());
+        assert!(places.offer(&[], now).is_empty(), "they stay");
     }
 }
