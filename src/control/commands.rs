@@ -14,7 +14,9 @@ use super::messages::CommandError;
 use crate::discovery::{self, PeerReport, Registry};
 use crate::peer::{Multiaddr, PeerAddress, PeerId};
 use crate::protocol::hex;
-use crate::services::{ExposedOptions, OpenOptions, Services, ServicesStatus, detect};
+use crate::services::{
+    ExposedOptions, OpenOptions, ServiceError, Services, ServicesStatus, detect,
+};
 use crate::trust::Invitation;
 use crate::tunnel::{Carrier, CarrierState, OpenError, ServiceName, Source};
 
@@ -128,7 +130,7 @@ impl Tunnels {
                 let addresses = self.own_addresses().await;
                 let registry = Arc::clone(&self.registry);
                 let invited = blocking(move || registry.invite(lifetime_s, addresses)).await?;
-                answer(&invited.map_err(CommandError::usage)?)
+                answer(&invited.map_err(why_not_said)?)
             }
             TunnelCommand::Join {
                 token,
@@ -154,8 +156,11 @@ impl Tunnels {
                 CommandError::usage(format!("{address} is no station: expected /p2p/<PeerID>"))
             })
         };
-        let usage = |error: crate::services::ServiceError| CommandError::usage(error);
-        let captain = |error: discovery::CaptainError| CommandError::usage(error);
+        let usage = |error: ServiceError| match error {
+            ServiceError::State { .. } | ServiceError::Damaged { .. } => CommandError::local(error),
+            other => CommandError::usage(other),
+        };
+        let captain = why_not_said;
         let registry = &self.registry;
         match command {
             TunnelCommand::Expose(options) => {
@@ -211,7 +216,7 @@ impl Tunnels {
         let card = self
             .registry
             .prepare_to_join(&invitation, accept_constellation)
-            .map_err(CommandError::usage)?;
+            .map_err(why_not_said)?;
         let peer = invitation.peer;
         self.carrier
             .learn(peer, &invitation.addresses, Source::Static);
@@ -224,8 +229,16 @@ impl Tunnels {
         Ok(JoinReport {
             through: peer.to_string(),
             constellation,
-            stations: joined.map_err(CommandError::local)?,
+            stations: joined.map_err(why_not_said)?,
         })
+    }
+}
+
+/// Whose fault it is: a disk that fails is this machine's.
+fn why_not_said(error: discovery::CaptainError) -> CommandError {
+    match error {
+        discovery::CaptainError::State(_) => CommandError::local(error),
+        other => CommandError::usage(other),
     }
 }
 
@@ -245,6 +258,9 @@ fn why_not_joined(invitation: &Invitation, error: &discovery::ExchangeError) -> 
                 other => other,
             };
             CommandError::refused(format!("{peer} did not let us in: {said}"))
+        }
+        discovery::ExchangeError::Ask(discovery::AskError::Timeout) => {
+            CommandError::unreachable(format!("{peer} did not answer in time: try again"))
         }
         // Where no token is out nobody may knock, and nobody is told why.
         discovery::ExchangeError::Ask(_)

@@ -2,12 +2,10 @@
 //!
 //! Each word is kept on disk before it counts. Deliberately absent: the network, but for what a newcomer brings.
 
-use std::collections::BTreeSet;
-
-use serde::{Deserialize, Serialize};
-
 use super::added::{self, ADDED_MAX};
-use super::registry::{Inner, Registry};
+use super::holdings::Holdings;
+use super::registry::Registry;
+use super::reports::InvitationReport;
 use super::roster::Sighting;
 use crate::peer::{Multiaddr, PeerAddress, PeerId};
 use crate::protocol::hex;
@@ -90,38 +88,6 @@ pub enum JoinRefusal {
     /// Our disk.
     #[error("cannot keep it: {0}")]
     State(#[from] StateError),
-}
-
-/// What `constellation invite` gives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InvitationReport {
-    /// For `constellation join`.
-    pub token: String,
-    /// RFC 3339, UTC.
-    pub expires_at: String,
-    /// Where the newcomer will look for us.
-    pub addresses: Vec<String>,
-}
-
-/// A station or relay, as `constellation peers` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerReport {
-    /// `/p2p/<PeerID>`, or a relay's URL.
-    pub address: String,
-    /// What it calls itself.
-    pub name: Option<String>,
-    /// Whether it may enter: `admitted`, `revoked`, or `stranger`; `null` for relays.
-    pub standing: Option<String>,
-    /// Why: `allowed` here, or through whom it came in, or who revoked it.
-    pub why: Option<String>,
-    /// Sources that know of it.
-    pub sources: Vec<Source>,
-    /// Where it may be reached.
-    pub addresses: Vec<String>,
-    /// Its relay, where that is not reached through its tunnel.
-    pub relay: Option<String>,
-    /// RFC 3339, UTC: when its card was signed.
-    pub card_at: Option<String>,
 }
 
 impl Registry {
@@ -211,6 +177,10 @@ impl Registry {
         let path = self.options.state.join("constellation.json");
         self.change(|inner| {
             if inner.membership.id != invitation.constellation {
+                // First what we said in the one that we leave: said in the new one it would let strangers in.
+                let before = inner.ledger.clone();
+                inner.ledger.leave();
+                self.keep_ledger(inner, before)?;
                 let joined = Membership::new(invitation.constellation, Origin::Joined);
                 joined.save(&path)?;
                 inner.leave_for(joined, &self.random);
@@ -350,19 +320,6 @@ impl Registry {
         })
     }
 
-    /// Every station and relay that is known of.
-    pub fn peers(&self) -> Vec<PeerReport> {
-        let inner = self.lock();
-        let mut peers: BTreeSet<PeerId> = inner.roster.iter().map(|(peer, _)| *peer).collect();
-        peers.extend(inner.standing.admitted.keys());
-        peers.extend(inner.standing.revoked.keys());
-        peers.remove(&self.options.own);
-        let relays = inner.settings.peers.iter().chain(&inner.added);
-        let relays = relays.filter(|address| address.peer_id().is_none());
-        let stations = peers.iter().map(|peer| inner.report(peer));
-        stations.chain(relays.map(relay_report)).collect()
-    }
-
     fn not_halted(&self) -> Result<(), CaptainError> {
         if self.options.halted {
             return Err(CaptainError::Halted);
@@ -379,7 +336,7 @@ impl Registry {
     }
 
     /// Writes the ledger; if that fails, nothing was said.
-    fn keep_ledger(&self, inner: &mut Inner, before: Ledger) -> Result<(), StateError> {
+    fn keep_ledger(&self, inner: &mut Holdings, before: Ledger) -> Result<(), StateError> {
         let path = self.options.state.join("trust.json");
         inner
             .ledger
@@ -387,7 +344,11 @@ impl Registry {
             .inspect_err(|_| inner.ledger = before)
     }
 
-    fn keep_added(&self, inner: &mut Inner, added: Vec<PeerAddress>) -> Result<(), CaptainError> {
+    fn keep_added(
+        &self,
+        inner: &mut Holdings,
+        added: Vec<PeerAddress>,
+    ) -> Result<(), CaptainError> {
         added::save(&self.options.state.join("peers.json"), &added)?;
         inner.added = added;
         Ok(())
@@ -395,7 +356,7 @@ impl Registry {
 
     fn forget_added(
         &self,
-        inner: &mut Inner,
+        inner: &mut Holdings,
         matches: impl Fn(&PeerAddress) -> bool,
     ) -> Result<bool, CaptainError> {
         let kept: Vec<PeerAddress> = inner
@@ -422,56 +383,4 @@ pub fn station_named(who: &str) -> Option<PeerId> {
     who.parse::<PeerId>()
         .ok()
         .or_else(|| who.parse::<PeerAddress>().ok()?.peer_id())
-}
-
-fn relay_report(address: &PeerAddress) -> PeerReport {
-    PeerReport {
-        address: address.to_string(),
-        name: None,
-        standing: None,
-        why: None,
-        sources: vec![Source::Static],
-        addresses: Vec::new(),
-        relay: None,
-        card_at: None,
-    }
-}
-
-impl Inner {
-    fn report(&self, peer: &PeerId) -> PeerReport {
-        let entry = self.roster.get(peer);
-        let (standing, why) = if let Some(revoked) = self.standing.revoked.get(peer) {
-            let by = if revoked.by == self.standing.me {
-                "revoked here".to_owned()
-            } else {
-                format!("revoked by {}", revoked.by)
-            };
-            ("revoked", Some(by))
-        } else if let Some(why) = self.standing.admitted.get(peer) {
-            let through = if why.through == self.standing.me {
-                "by our word".to_owned()
-            } else {
-                format!("{} vouches for it", why.through)
-            };
-            ("admitted", Some(through))
-        } else {
-            ("stranger", None)
-        };
-        PeerReport {
-            address: PeerAddress::of_station(*peer).to_string(),
-            name: entry.and_then(|entry| entry.name.clone()),
-            standing: Some(standing.to_owned()),
-            why,
-            sources: entry
-                .map(|entry| entry.seen.keys().copied().collect())
-                .unwrap_or_default(),
-            addresses: entry
-                .map(|entry| entry.addresses.iter().map(Multiaddr::to_string).collect())
-                .unwrap_or_default(),
-            relay: entry
-                .and_then(|entry| entry.relay.as_ref())
-                .map(PeerAddress::to_string),
-            card_at: self.book.get(peer).map(|card| rfc3339(card.created())),
-        }
-    }
 }

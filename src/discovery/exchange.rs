@@ -7,7 +7,7 @@
 //!
 //! `since` is how far the asker has read at this station; the answer has what changed after that. Without it the request
 //! only hands cards over. Worst case: one body of `BODY_BYTES_MAX` for each stream; from somebody who is not admitted
-//! `JOIN_BYTES_MAX`, a few at a time.
+//! `JOIN_BYTES_MAX`; a few of either at a time.
 
 use std::sync::Arc;
 
@@ -159,11 +159,14 @@ async fn post<T: serde::de::DeserializeOwned>(
 /// Serves one request of `peer`, whom the carrier has let in to the service `constellation`.
 pub async fn answer(registry: Arc<Registry>, peer: PeerId, stream: ByteStream) {
     let is_admitted = registry.is_admitted(&peer);
-    let _place = match registry.knocking.try_acquire() {
-        _ if is_admitted => None,
-        Ok(place) => Some(place),
-        // Whoever holds a token tries again.
-        Err(_) => return,
+    let places = if is_admitted {
+        &registry.visiting
+    } else {
+        &registry.knocking
+    };
+    // Whoever is turned away tries again.
+    let Ok(_place) = places.try_acquire() else {
+        return;
     };
     let bound = if is_admitted {
         BODY_BYTES_MAX

@@ -119,7 +119,10 @@ impl Round {
                 self.compare(peer);
             }
         }
-        let soonest = self.again.values().chain(&self.push_at).min().copied();
+        // Without room nothing is begun before something ends, and that is told by itself.
+        let has_room = self.under_way.len() < AT_ONCE;
+        let again = self.again.values().filter(|_| has_room);
+        let soonest = again.chain(&self.push_at).min().copied();
         soonest.map_or(self.next_compare, |at| at.min(self.next_compare).max(now))
     }
 

@@ -14,16 +14,20 @@ mod added;
 mod captain;
 mod exchange;
 mod gossip;
+mod holdings;
 mod http;
+mod inputs;
 mod registry;
+mod reports;
 mod roster;
 mod swarm_folder;
 #[cfg(test)]
 mod tests;
 
-pub use captain::{CaptainError, InvitationReport, JoinRefusal, PeerReport, station_named};
+pub use captain::{CaptainError, JoinRefusal, station_named};
 pub use exchange::{ExchangeError, answer, redeem};
 pub use gossip::gossip;
 pub use http::AskError;
 pub use registry::{Registry, RegistryOptions, RegistrySettings};
+pub use reports::{InvitationReport, PeerReport};
 pub use swarm_folder::{Reach, SwarmFolder, SwarmFolderOptions, SwarmStation};

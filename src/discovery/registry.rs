@@ -19,28 +19,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 
-use super::roster::{Roster, Sighting};
-use super::swarm_folder::{Reach, SwarmStation};
-use crate::peer::{Multiaddr, PeerAddress, PeerId, Target};
+use super::holdings::{Holdings, Places, seen_by_card};
+use super::roster::Roster;
+use crate::peer::{PeerAddress, PeerId};
 use crate::random::Random;
 use crate::time::Clock;
 use crate::trust::{
-    CARD_ADDRESSES_MAX, CARD_SERVICES_MAX, Card, CardBook, CardError, ConstellationId, Cursor,
-    Doors, Evidence, HANDOVER_CARDS_MAX, Insertion, Ledger, Membership, SignedCard, Standing,
-    StateError, Statement, UnverifiedCard, VerifiedCard, evaluate, guest_list, next_sequence,
+    CARD_SERVICES_MAX, Card, CardBook, CardError, ConstellationId, Cursor, Doors, Ledger,
+    Membership, SignedCard, StateError, Statement, UnverifiedCard, evaluate, guest_list,
+    next_sequence,
 };
-use crate::tunnel::{Found, GuestList, Guests, Identity, ServiceName, Source};
+use crate::tunnel::{GuestList, Identity};
 
-/// Connections that are kept up: to stations with open tunnels, then to others.
-const WANTED_MAX: usize = 64;
 /// Strangers with tokens that are served at a time: each may send half a megabyte.
 const KNOCKING_MAX: usize = 8;
-/// Stations that offer to relay, of which the carrier uses some.
-const RELAYS_MAX: usize = 8;
 
-/// Where stations may be reached: of each, newest first.
-type Places = BTreeMap<PeerId, Vec<Multiaddr>>;
-
+/// Admitted stations that are served at a time: each may send eight megabytes, and is done in milliseconds as a rule.
+const VISITING_MAX: usize = 16;
 /// Our card is signed anew so often, so that others see that we live.
 const CARD_RENEWED_SECONDS: u64 = 3600;
 
@@ -82,31 +77,12 @@ pub struct RegistrySettings {
     pub admit_swarm: bool,
 }
 
-pub(super) struct Inner {
-    pub(super) settings: RegistrySettings,
-    pub(super) membership: Membership,
-    pub(super) ledger: Ledger,
-    pub(super) added: Vec<PeerAddress>,
-    pub(super) book: CardBook,
-    pub(super) standing: Standing,
-    pub(super) roster: Roster,
-    swarm: Arc<Vec<SwarmStation>>,
-    exposed: BTreeMap<ServiceName, Guests>,
-    addresses: Vec<Multiaddr>,
-    tunnelled: BTreeSet<PeerId>,
-    /// How far we have read at each station.
-    read: BTreeMap<PeerId, Cursor>,
-    book_is_saved: bool,
-    /// Whether gossip has something to tell.
-    book_has_news: bool,
-}
-
 /// Who there is and who may enter. One for each station.
 pub struct Registry {
     pub(super) options: RegistryOptions,
     pub(super) clock: Clock,
     pub(super) random: Random,
-    inner: Mutex<Inner>,
+    inner: Mutex<Holdings>,
     found: watch::Sender<Arc<Vec<PeerAddress>>>,
     wanted: watch::Sender<Arc<BTreeSet<PeerId>>>,
     places: watch::Sender<Arc<Places>>,
@@ -114,6 +90,8 @@ pub struct Registry {
     version: watch::Sender<u64>,
     /// Strangers with tokens that are served at a time.
     pub(super) knocking: Semaphore,
+    /// Admitted stations that are served at a time.
+    pub(super) visiting: Semaphore,
 }
 
 impl std::fmt::Debug for Registry {
@@ -149,7 +127,7 @@ impl Registry {
         for card in book.cards().filter(|card| card.peer() != options.own) {
             roster.take(seen_by_card(card, now));
         }
-        let inner = Inner {
+        let inner = Holdings {
             settings,
             membership: options.membership,
             ledger,
@@ -176,6 +154,7 @@ impl Registry {
             relays: watch::Sender::default(),
             version: watch::Sender::new(0),
             knocking: Semaphore::new(KNOCKING_MAX),
+            visiting: Semaphore::new(VISITING_MAX),
         };
         registry.change(|_| {});
         Ok(registry)
@@ -218,6 +197,9 @@ impl Registry {
 
     /// Admitted stations of which something is known that may lead to them.
     pub fn reachable(&self) -> BTreeSet<PeerId> {
+        if self.options.halted {
+            return BTreeSet::new();
+        }
         let inner = self.lock();
         inner
             .standing
@@ -226,150 +208,6 @@ impl Registry {
             .filter(|peer| inner.roster.get(peer).is_some())
             .copied()
             .collect()
-    }
-
-    /// What is configured has changed.
-    pub fn configure(&self, settings: RegistrySettings) {
-        self.change(|inner| inner.settings = settings);
-    }
-
-    /// What is exposed has changed.
-    pub fn set_exposed(&self, exposed: BTreeMap<ServiceName, Guests>) {
-        self.change(|inner| inner.exposed = exposed);
-    }
-
-    /// Stations to which tunnels are open have changed.
-    pub fn set_tunnelled(&self, stations: BTreeSet<PeerId>) {
-        self.change(|inner| inner.tunnelled = stations);
-    }
-
-    /// Where we may be reached has changed.
-    pub fn set_addresses(&self, addresses: Vec<Multiaddr>) {
-        let is_loopback = |address: &Multiaddr| {
-            matches!(address.iter().next(), Some(multiaddr::Protocol::Ip4(ip)) if ip.is_loopback())
-                || matches!(address.iter().next(), Some(multiaddr::Protocol::Ip6(ip)) if ip.is_loopback())
-        };
-        // Loopback leads others to themselves; but on one machine there may be nothing else.
-        let beyond: Vec<Multiaddr> = addresses
-            .iter()
-            .filter(|address| !is_loopback(address))
-            .cloned()
-            .collect();
-        let mut chosen = if beyond.is_empty() { addresses } else { beyond };
-        chosen.truncate(CARD_ADDRESSES_MAX);
-        self.change(|inner| inner.addresses = chosen);
-    }
-
-    /// Where we may be reached, as our card says.
-    pub fn own_addresses(&self) -> Vec<Multiaddr> {
-        self.lock().addresses.clone()
-    }
-
-    /// The swarm folder has changed.
-    pub fn set_swarm(&self, stations: Arc<Vec<SwarmStation>>) {
-        self.change(|inner| {
-            for station in stations.iter() {
-                let relay = match &station.reach {
-                    Reach::Direct(relay) => Some((**relay).clone()),
-                    Reach::Tunnel | Reach::Nowhere => None,
-                };
-                inner.roster.take(Sighting {
-                    peer: station.peer,
-                    name: Some(station.name.clone()).filter(|name| !name.is_empty()),
-                    addresses: station.addresses.clone(),
-                    relay,
-                    source: Source::SwarmFolder,
-                    at: station.seen_at,
-                });
-            }
-            let gone: Vec<PeerId> = inner.swarm.iter().map(|station| station.peer).collect();
-            for peer in gone {
-                if !stations.iter().any(|station| station.peer == peer) {
-                    inner.roster.withdraw(&peer, Source::SwarmFolder);
-                }
-            }
-            inner.swarm = stations;
-        });
-    }
-
-    /// The carrier has come across stations by itself. Nobody is judged anew for that: anyone can have himself found.
-    pub fn found_by(&self, found: Vec<Found>) {
-        let now = self.clock.unix_seconds();
-        let mut inner = self.lock();
-        let mut is_new = false;
-        for found in found {
-            is_new |= inner.roster.take(Sighting {
-                peer: found.peer,
-                name: None,
-                addresses: found.addresses,
-                relay: None,
-                source: found.source,
-                at: now,
-            });
-        }
-        if is_new {
-            self.publish(&inner, now);
-        }
-    }
-
-    /// Signs our card anew if it is due, and forgets what is old. Called now and then.
-    pub fn renew(&self) {
-        self.change(|_| {});
-    }
-
-    /// Takes over cards that a station handed us; gives how many were new. What is not proved is left out, and so is
-    /// what is more than one answer has.
-    pub fn receive(&self, cards: Vec<SignedCard>, from: PeerId) -> usize {
-        let now = self.clock.unix_seconds();
-        let (id, keys) = {
-            let inner = self.lock();
-            (inner.membership.id, inner.standing.keys().clone())
-        };
-        let evidence = Evidence {
-            now,
-            constellation: id,
-            carried_by: Some(from),
-            keys: &keys,
-        };
-        let cards = cards.into_iter().take(HANDOVER_CARDS_MAX);
-        let proved: Vec<VerifiedCard> = cards
-            .filter_map(|card| {
-                let verified = UnverifiedCard::of(card).and_then(|card| card.verify(&evidence));
-                verified
-                    .inspect_err(|error| {
-                        tracing::debug!(%from, reason = error.label(), "a card is not taken: {error}");
-                    })
-                    .ok()
-            })
-            .collect();
-        if proved.is_empty() {
-            return 0;
-        }
-        self.change(|inner| {
-            if inner.membership.id != id {
-                return 0; // meanwhile we have left for another constellation
-            }
-            proved
-                .into_iter()
-                .map(|card| inner.insert(card, now))
-                .filter(|inserted| *inserted == Insertion::Inserted)
-                .count()
-        })
-    }
-
-    /// Writes the cards, if there is something new.
-    pub fn save_cards(&self) {
-        let copy = {
-            let mut inner = self.lock();
-            if std::mem::replace(&mut inner.book_is_saved, true) {
-                return;
-            }
-            inner.book.copy()
-        };
-        if let Err(error) = copy.save(&self.options.state.join("cards.json")) {
-            tracing::error!(%error, "cannot keep the cards; it is tried again with the next one");
-            self.lock().book_is_saved = false;
-        }
     }
 
     /// Our own card, once there is one.
@@ -404,13 +242,13 @@ impl Registry {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Holdings> {
         // A panic is a bug that aborts nothing here: what it left is judged again at the next change.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a change, judges anew, keeps what must be kept, and publishes what follows.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Holdings) -> T) -> T {
         let mut inner = self.lock();
         let answer = change(&mut inner);
         let now = self.clock.unix_seconds();
@@ -425,7 +263,7 @@ impl Registry {
         answer
     }
 
-    fn publish(&self, inner: &Inner, now: u64) {
+    pub(super) fn publish(&self, inner: &Holdings, now: u64) {
         let guests = if self.options.halted {
             GuestList::default()
         } else {
@@ -449,7 +287,7 @@ impl Registry {
     }
 
     /// Signs our card if what it says has changed, or it is old.
-    fn renew_card(&self, inner: &mut Inner, now: u64) {
+    fn renew_card(&self, inner: &mut Holdings, now: u64) {
         let id = inner.membership.id;
         let known = inner.book.get(&self.options.own);
         let is_current = known.is_some_and(|card| {
@@ -474,7 +312,7 @@ impl Registry {
     /// Our card for a constellation, newer than any before.
     pub(super) fn signed_card(
         &self,
-        inner: &Inner,
+        inner: &Holdings,
         id: ConstellationId,
         now: u64,
     ) -> Result<SignedCard, CardError> {
@@ -486,7 +324,7 @@ impl Registry {
         SignedCard::sign(&card, &self.options.identity)
     }
 
-    fn statement(&self, inner: &Inner, id: ConstellationId, sequence: u64) -> Statement {
+    fn statement(&self, inner: &Holdings, id: ConstellationId, sequence: u64) -> Statement {
         let mut statement = Statement::new(id, sequence);
         statement.name = Some(inner.settings.name.clone());
         statement.addresses.clone_from(&inner.addresses);
@@ -513,161 +351,4 @@ fn replace<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
         }
         is_new
     });
-}
-
-impl Inner {
-    /// Takes a proved card, if it is newer than what we have.
-    fn insert(&mut self, card: VerifiedCard, now: u64) -> Insertion {
-        let sighting = seen_by_card(&card, card.created().min(now));
-        let inserted = self.book.insert(card, &self.standing);
-        if inserted == Insertion::Inserted {
-            self.book_is_saved = false;
-            self.book_has_news = true;
-            if sighting.peer != self.standing.me {
-                self.roster.take(sighting);
-            }
-        }
-        inserted
-    }
-
-    pub(super) fn evidence(&self, carried_by: Option<PeerId>, now: u64) -> Evidence<'_> {
-        Evidence {
-            now,
-            constellation: self.membership.id,
-            carried_by,
-            keys: self.standing.keys(),
-        }
-    }
-
-    /// Belongs to another constellation from now on: cards of the one before say nothing any more.
-    pub(super) fn leave_for(&mut self, joined: Membership, random: &Random) {
-        self.membership = joined;
-        self.book = CardBook::empty(random);
-        self.read.clear();
-        self.book_is_saved = false;
-        self.book_has_news = true;
-    }
-
-    /// The captain knows the stations that are named.
-    fn see_named(&mut self, now: u64) {
-        for address in self.settings.peers.iter().chain(&self.added) {
-            if let Some(sighting) = sighting_of(address, now) {
-                self.roster.take(sighting);
-            }
-        }
-    }
-
-    fn judge(&mut self, own: PeerId) {
-        let swarm = self.swarm.iter().filter(|_| self.settings.admit_swarm);
-        let named = self.settings.peers.iter().chain(&self.added);
-        let allowed = self
-            .settings
-            .allowed
-            .iter()
-            .copied()
-            .chain(swarm.map(|station| station.peer))
-            .chain(named.filter_map(PeerAddress::peer_id))
-            .filter(|peer| *peer != own)
-            .collect();
-        self.standing = evaluate(own, &self.ledger, &allowed, self.book.cards());
-    }
-
-    /// Peers to exchange with besides the configured ones: those that were added, admitted stations that are known of,
-    /// and the swarm folder's.
-    fn found(&self, own: PeerId) -> Vec<PeerAddress> {
-        let mut found = self.added.clone();
-        let is_out = |peer: &PeerId| *peer == own || self.standing.revoked.contains_key(peer);
-        for (peer, entry) in self.roster.iter() {
-            let of_swarm = self.swarm.iter().find(|station| station.peer == *peer);
-            let address = match (&entry.relay, of_swarm.map(|station| &station.reach)) {
-                _ if is_out(peer) => continue,
-                (Some(relay), _) => relay.clone(),
-                (None, Some(Reach::Tunnel)) => PeerAddress::of_station(*peer),
-                _ if self.standing.admitted.contains_key(peer) => PeerAddress::of_station(*peer),
-                _ => continue,
-            };
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        found
-    }
-
-    fn places(&self, found: &[PeerAddress], wanted: &BTreeSet<PeerId>) -> Places {
-        let peers = found.iter().filter_map(PeerAddress::peer_id);
-        let place = |peer: PeerId| Some((peer, self.roster.get(&peer)?.addresses.clone()));
-        peers
-            .chain(wanted.iter().copied())
-            .filter_map(place)
-            .collect()
-    }
-
-    /// Every station prefers others, and always the same: so the load is spread, and places are held for long.
-    fn relays(&self, own: PeerId) -> Vec<PeerId> {
-        let offers = self.book.cards().filter(|card| card.statement().relays);
-        let mut relays: Vec<PeerId> = offers
-            .map(VerifiedCard::peer)
-            .filter(|peer| *peer != own && self.standing.admitted.contains_key(peer))
-            .collect();
-        let ours = own.to_bytes();
-        relays.sort_by_cached_key(|peer| {
-            let bytes = peer.to_bytes();
-            let distance = bytes.iter().zip(&ours).map(|(one, other)| one ^ other);
-            distance.collect::<Vec<u8>>()
-        });
-        relays.truncate(RELAYS_MAX);
-        relays
-    }
-
-    fn wanted(&self, own: PeerId) -> BTreeSet<PeerId> {
-        let named = self.settings.peers.iter().chain(&self.added);
-        let known = self
-            .roster
-            .iter()
-            .map(|(peer, _)| *peer)
-            .filter(|peer| self.standing.admitted.contains_key(peer));
-        let mut wanted = BTreeSet::new();
-        let by_rank = self
-            .tunnelled
-            .iter()
-            .copied()
-            .chain(named.filter_map(PeerAddress::peer_id))
-            .chain(known);
-        for peer in by_rank {
-            if wanted.len() >= WANTED_MAX {
-                break;
-            }
-            if peer != own && !self.standing.revoked.contains_key(&peer) {
-                wanted.insert(peer);
-            }
-        }
-        wanted
-    }
-}
-
-/// What a card says of where its station is.
-fn seen_by_card(card: &VerifiedCard, at: u64) -> Sighting {
-    Sighting {
-        peer: card.peer(),
-        name: card.statement().name.clone(),
-        addresses: card.statement().addresses.clone(),
-        relay: None,
-        source: Source::Card,
-        at,
-    }
-}
-
-/// What a named address says of where its station is.
-fn sighting_of(address: &PeerAddress, now: u64) -> Option<Sighting> {
-    let Target::Station(station) = address.target() else {
-        return None;
-    };
-    Some(Sighting {
-        peer: station.peer,
-        name: None,
-        addresses: station.hint.iter().cloned().collect(),
-        relay: None,
-        source: Source::Static,
-        at: now,
-    })
 }

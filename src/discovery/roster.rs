@@ -87,6 +87,9 @@ impl Roster {
     pub(super) fn withdraw(&mut self, peer: &PeerId, source: Source) {
         if let Some(entry) = self.stations.get_mut(peer) {
             entry.seen.remove(&source);
+            if source == Source::SwarmFolder {
+                entry.relay = None;
+            }
             if entry.seen.is_empty() {
                 self.stations.remove(peer);
             }

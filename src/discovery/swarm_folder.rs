@@ -160,7 +160,8 @@ impl SwarmFolder {
         let changed = Arc::new(Notify::new());
         let mut watching = None;
         loop {
-            if watching.is_none() {
+            // A folder that was removed and made again is another one to the system.
+            if watching.is_none() || !self.options.folder.exists() {
                 watching = self.watch(&changed);
             }
             let looked = tokio::task::spawn_blocking(move || {
@@ -189,7 +190,13 @@ impl SwarmFolder {
     /// Watches the folder; `None` where it is not there yet, or cannot be watched.
     fn watch(&self, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
         let changed = Arc::clone(changed);
-        let mut watcher = notify::recommended_watcher(move |_| changed.notify_one())
+        let tell = move |event: notify::Result<notify::Event>| {
+            // Reading is no change: else each look would be the reason for the next.
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                changed.notify_one();
+            }
+        };
+        let mut watcher = notify::recommended_watcher(tell)
             .inspect_err(
                 |error| tracing::warn!(%error, "cannot watch folders; they are read every minute"),
             )

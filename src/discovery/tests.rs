@@ -91,9 +91,18 @@ impl Member {
     }
 
     async fn join(&self, invitation: &Invitation) -> Result<(), String> {
+        self.join_if(invitation, false).await
+    }
+
+    /// Leaves the constellation that it belongs to.
+    async fn rejoin(&self, invitation: &Invitation) -> Result<(), String> {
+        self.join_if(invitation, true).await
+    }
+
+    async fn join_if(&self, invitation: &Invitation, accept: bool) -> Result<(), String> {
         let card = self
             .registry
-            .prepare_to_join(invitation, false)
+            .prepare_to_join(invitation, accept)
             .map_err(|error| error.to_string())?;
         let secret = hex::encode(invitation.secret.as_bytes());
         let cards = redeem(self.carrier.as_ref(), invitation.peer, secret, card)
@@ -208,6 +217,47 @@ async fn whoever_is_put_out_is_out_everywhere_with_whom_it_let_in_until_somebody
             .admits(&all_but(&members, &[&members[3]], member))
             .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_put_out_is_out_also_at_the_one_that_came_in_through_it_and_came_again() {
+    let hub = Hub::default();
+    let members = chain(&hub, 3).await;
+    for member in &members {
+        member.admits(&all_but(&members, &[], member)).await;
+    }
+    let [first, second, third] = &members[..] else {
+        unreachable!("three");
+    };
+    first.registry.revoke(&second.id().to_string()).unwrap();
+    first.admits(&BTreeSet::new()).await;
+    third.join(&first.invite()).await.unwrap();
+    first.admits(&[third.id()].into()).await;
+    third.admits(&[first.id()].into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leaves_for_another_constellation_takes_nobody_along() {
+    let hub = Hub::default();
+    let old = chain(&hub, 3).await;
+    let host = Member::start(&hub, 9, ConstellationId::of_name("new"));
+    let leaver = &old[1];
+    leaver.admits(&all_but(&old, &[], leaver)).await;
+    let invitation = host.invite();
+    leaver.rejoin(&invitation).await.unwrap();
+    leaver.admits(&[host.id()].into()).await;
+    host.admits(&[leaver.id()].into()).await;
+    let found = leaver.registry.found();
+    let peers: Vec<_> = found
+        .borrow()
+        .iter()
+        .filter_map(crate::peer::PeerAddress::peer_id)
+        .collect();
+    assert_eq!(
+        peers,
+        [host.id()],
+        "nobody of the old one is exchanged with"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

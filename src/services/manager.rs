@@ -83,6 +83,7 @@ impl Services {
     ) -> Vec<ServiceError> {
         let mut table = self.lock();
         let before = table.kept.clone();
+        table.carriers_mouths = self.carrier.mouths();
         table.configured = Configured {
             exposed: exposed.to_vec(),
             open: open.to_vec(),

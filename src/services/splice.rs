@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// With 8 KiB a third is lost (FACTS §7).
@@ -43,21 +43,28 @@ async fn copy(
     ending: &CancellationToken,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let lingered = || async {
+        ending.cancelled().await;
+        sleep(LINGER).await;
+    };
     loop {
-        let lingered = async {
-            ending.cancelled().await;
-            sleep(LINGER).await;
-        };
         let read = tokio::select! {
             read = from.read(&mut buffer) => read?,
-            () = lingered => 0,
+            () = lingered() => 0,
         };
         if read == 0 {
             ending.cancel();
-            return to.shutdown().await;
+            // One that does not read must not keep us.
+            return timeout(LINGER, to.shutdown()).await?;
         }
-        to.write_all(&buffer[..read]).await?;
-        to.flush().await?;
+        let written = async {
+            to.write_all(&buffer[..read]).await?;
+            to.flush().await
+        };
+        tokio::select! {
+            written = written => written?,
+            () = lingered() => return Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -90,6 +97,21 @@ mod tests {
         let (got, answer, ended) = tokio::join!(serving, asking, splice(near, far));
         ended.unwrap();
         assert!(got == request && answer == reply);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_does_not_read_is_not_waited_for_once_the_other_has_ended() {
+        let (mut client, near) = duplex(16);
+        let (far, mut server) = duplex(16);
+        let flooding = async {
+            server.write_all(&[3; 1_000]).await.unwrap_err();
+        };
+        let leaving = async {
+            client.shutdown().await.unwrap();
+            client
+        };
+        let (ended, (), _client) = tokio::join!(splice(near, far), flooding, leaving);
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]

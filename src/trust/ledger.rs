@@ -207,8 +207,8 @@ impl Ledger {
         Ok(true)
     }
 
-    /// The captain joined through a station: it may enter here, and we vouch for it, so that those who join through us
-    /// know it too. `key` is what it signs its cards with, if that is another than its PeerID's.
+    /// The captain joined through a station: we vouch for it from now on, so that it may enter here, and so that those who
+    /// join through us know it too. An equal or a senior can still put it out. `key` is what it signs its cards with, if that is another than its PeerID's.
     ///
     /// # Errors
     /// [`LedgerFull`].
@@ -222,10 +222,17 @@ impl Ledger {
         if !is_known && self.vouched.len() >= CARD_VOUCHES_MAX {
             return Err(LedgerFull("stations that came in through us"));
         }
-        self.allow(peer, Some("invited this station"), now)?;
+        self.revoked.remove(&peer);
         let key = key.filter(StationKey::is_ed25519);
         self.vouched.insert(peer, Vouched { key, since: now });
         Ok(())
+    }
+
+    /// The station leaves for another constellation: those who came in through us, and tokens, stay behind. Whom the
+    /// captain allowed or revoked by hand is so still.
+    pub fn leave(&mut self) {
+        self.vouched.clear();
+        self.tokens.clear();
     }
 
     fn forget_tokens_of(&mut self, peer: &PeerId) {

@@ -80,7 +80,9 @@ fn stations_beside_two_kubos_converge_whatever_befalls_the_daemons() {
         kubo.ipfs(&["p2p", "close", "--all"]);
     }
     wait_within(BACK_WITHIN, "ours are back on the same ports", || {
-        kubos.each_ref().map(mounts) == ours
+        // More may be open by now: stations tell each other their cards when they like.
+        let has_ours = |(kubo, ours): (&Kubo, &BTreeSet<_>)| ours.is_subset(&mounts(kubo));
+        kubos.iter().zip(&ours).all(has_ours)
     });
     five_more(second, 3);
     converges_soon(first, 15, "they converge after `close --all`");
@@ -90,7 +92,7 @@ fn stations_beside_two_kubos_converge_whatever_befalls_the_daemons() {
         kubo.stop();
         kubo.start_again();
         wait_within(BACK_WITHIN, "ours are back on the same ports", || {
-            mounts(kubo) == ours[number]
+            ours[number].is_subset(&mounts(kubo))
         });
     }
     let theirs = by_hand(&kubos[0], kubos[1].peer());
@@ -101,7 +103,7 @@ fn stations_beside_two_kubos_converge_whatever_befalls_the_daemons() {
     // A crash leaves ours behind, the next end takes ours away, and theirs stays.
     let [crashing, stopping] = stations;
     crashing.kill();
-    assert_eq!(mounts(&kubos[0]), &ours[0] | &theirs);
+    assert!((&ours[0] | &theirs).is_subset(&mounts(&kubos[0])));
     let again = start(first);
     wait_within(BACK_WITHIN, "the peer is reached after a crash", || {
         first.run(&["sync"]).code == Some(0)

@@ -186,10 +186,7 @@ impl Driver {
 
     fn rethink_relays(&mut self) {
         let relays = Arc::clone(&self.ends.relays.borrow_and_update());
-        for listener in self.reservations.offer(&relays, Instant::now()) {
-            // It tells of its end, and is forgotten then.
-            self.swarm.remove_listener(listener);
-        }
+        self.reservations.offer(&relays, Instant::now());
     }
 
     /// Whether nobody beyond our own network can be expected to reach us.
