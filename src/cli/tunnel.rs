@@ -230,7 +230,7 @@ pub(super) async fn join(global: &Global, arguments: JoinArguments) -> Result<Ex
     show(arguments.json, &answer, || {
         let joined: JoinReport = read(answer.clone())?;
         Ok(format!(
-            "Joined through {}. Stations known: {}.",
+            "Joined through {}, which told of {} stations that were not known here.",
             joined.through, joined.stations
         ))
     })

@@ -96,7 +96,7 @@ pub struct JoinReport {
     pub through: String,
     /// The constellation.
     pub constellation: String,
-    /// Stations of it that we know now.
+    /// Stations of it that we heard of by that, itself included; none when nothing was new.
     pub stations: usize,
 }
 

@@ -5,15 +5,15 @@
 //! stays open in kubo until that restarts. Worst case: a disk that is full; tunnels go on, unrecorded, with a warning.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::forwards::Key;
 use super::rpc::Mount;
+use crate::state_file;
 use crate::tunnel::ServiceName;
 
 /// Bytes of the file that are read: 256 forwards and as many listeners take 150 kB.
@@ -123,23 +123,8 @@ fn read(path: &Path) -> io::Result<Written> {
     Ok(serde_json::from_reader(io::BufReader::new(file))?)
 }
 
-/// Writes the whole file under another name first: a crash leaves no half of it behind.
 fn write(path: &Path, written: &Written) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(written)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    // The name is durable when its folder is.
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    state_file::replace(path, &serde_json::to_vec_pretty(written)?)
 }
 
 #[cfg(test)]
@@ -173,7 +158,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("kubo.json");
         for damaged in [&b"{\"ports\":["[..], b"", &vec![b' '; 2 << 20]] {
-            fs::write(&path, damaged).expect("ours");
+            std::fs::write(&path, damaged).expect("ours");
             let (mut ledger, ports) = Ledger::load(&path).await;
             assert!(ports.is_empty() && ledger.opened().is_empty());
             let mount = Mount::listener(&PeerId::random(), &ServiceName::strfry(), 1);
