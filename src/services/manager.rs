@@ -1,8 +1,8 @@
 //! Exposes and opens services, and remembers what commands asked for.
 //!
 //! That is kept in `state/services.json` and is there again after a restart, on the same ports. What is configured cannot
-//! be undone by a command. A change that cannot be kept is not made. Calls write files: they belong off the runtime, but
-//! need it to listen.
+//! be undone by a command. A change that cannot be kept is not made. Changes write files: they belong off the runtime, but
+//! need it to listen. Questions are answered from what was last published, and never wait for a change or the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::error::ServiceError;
 use super::mouth::{Mouth, MouthStatus, bind};
 use super::options::{ExposedOptions, OpenOptions};
+use super::published::Published;
 use super::status::{ExposedStatus, ServicesStatus};
 use super::table::{Configured, Exposure, Kept, Places, Table};
 use crate::peer::{PeerAddress, PeerId, Target};
@@ -24,6 +25,7 @@ use crate::tunnel::{Carrier, CarrierState, Guests, ServiceName, Source};
 const MOUTHS_MAX: usize = 64;
 /// Services that may be exposed at a time.
 const EXPOSED_MAX: usize = 64;
+
 /// Exposes and opens services. One for each station.
 #[derive(Debug)]
 pub struct Services {
@@ -32,19 +34,31 @@ pub struct Services {
     tasks: TaskGroup,
     /// Where services without a named port are.
     places: Places,
+    /// Whether our relay is served while this process lives: a command that has the station open for a moment serves none.
+    relay_is_served: bool,
+    /// Held by changes, also while they are written and ports are waited for.
     table: Mutex<Table>,
+    published: watch::Sender<Arc<Published>>,
     guests: watch::Sender<BTreeMap<ServiceName, Guests>>,
 }
 
+/// What opening a mouth comes to.
+enum Opening {
+    /// It is open already.
+    There(PeerId),
+    /// To be entered in the table.
+    New(Mouth),
+}
+
 impl Services {
-    /// Reads what commands asked for in the past. Nothing is exposed or opened before [`Self::configure`].
+    /// Reads what commands asked for in the past. Nothing is exposed or opened before [`Self::configure`]. Blocks.
     ///
     /// # Errors
     /// [`ServiceError::Damaged`], or the file cannot be read.
     pub fn load(
         carrier: Arc<dyn Carrier>,
         path: PathBuf,
-        has_relay: bool,
+        relay_is_served: bool,
         tasks: TaskGroup,
     ) -> Result<Self, ServiceError> {
         let kept = match std::fs::read(&path) {
@@ -59,11 +73,13 @@ impl Services {
             carrier,
             path,
             tasks,
-            places: Places::look_up(has_relay),
+            places: Places::look_up(),
+            relay_is_served,
             table: Mutex::new(Table {
                 kept,
                 ..Table::default()
             }),
+            published: watch::Sender::default(),
             guests: watch::Sender::default(),
         })
     }
@@ -100,16 +116,17 @@ impl Services {
         );
         let is_wanted = |mouth: &Mouth| {
             wanted.iter().any(|(options, _)| {
-                options.name == mouth.name
-                    && options.peer.peer_id() == Some(mouth.peer)
-                    && options.port.is_none_or(|port| port == mouth.address.port())
+                options.peer.peer_id() == Some(mouth.peer)
+                    && mouth.fits(&options.name, options.port)
             })
         };
         table.mouths.retain(is_wanted);
         let mut failed = Vec::new();
         for (options, configured) in wanted {
-            if let Err(error) = self.open_mouth(&mut table, &options, configured) {
-                failed.push(error);
+            match self.open_mouth(&mut table, &options, configured) {
+                Ok(Opening::There(_)) => {}
+                Ok(Opening::New(mouth)) => table.enter(mouth),
+                Err(error) => failed.push(error),
             }
         }
         for options in exposed {
@@ -162,13 +179,22 @@ impl Services {
     pub fn open(&self, options: OpenOptions) -> Result<MouthStatus, ServiceError> {
         let mut table = self.lock();
         let before = table.kept.clone();
-        let peer = self.open_mouth(&mut table, &options, false)?;
+        let opening = self.open_mouth(&mut table, &options, false)?;
         let same = |other: &OpenOptions| other.name == options.name && other.peer == options.peer;
         if !table.configured.open.iter().any(same) {
             table.kept.open.retain(|other| !same(other));
             table.kept.open.push(options.clone());
         }
         self.keep(&mut table, before)?;
+        // Only now: a mouth that cannot be kept is closed again, and an earlier one stays.
+        let peer = match opening {
+            Opening::There(peer) => peer,
+            Opening::New(mouth) => {
+                let peer = mouth.peer;
+                table.enter(mouth);
+                peer
+            }
+        };
         self.publish(&table);
         let state = self.carrier.state().borrow().clone();
         let mouth = table
@@ -176,7 +202,7 @@ impl Services {
             .iter()
             .find(|mouth| mouth.name == options.name && mouth.peer == peer);
         mouth
-            .map(|mouth| mouth.status(&state))
+            .map(|mouth| mouth.view().status(&state))
             .ok_or(ServiceError::NotOpen(options.name))
     }
 
@@ -219,23 +245,12 @@ impl Services {
     /// What is exposed and open.
     pub fn status(&self) -> ServicesStatus {
         let state: Arc<CarrierState> = self.carrier.state().borrow().clone();
-        let table = self.lock();
-        let exposed = table
-            .exposed(&self.places)
-            .into_iter()
-            .map(|(options, configured)| table.shown(&options, configured, &self.places))
-            .collect();
-        let open = table
-            .mouths
-            .iter()
-            .map(|mouth| mouth.status(&state))
-            .collect();
-        ServicesStatus { exposed, open }
+        self.published.borrow().status(&state)
     }
 
     /// Stations to which tunnels are open: those to stay connected with.
     pub fn stations(&self) -> BTreeSet<PeerId> {
-        self.lock().mouths.iter().map(|mouth| mouth.peer).collect()
+        self.published.borrow().stations()
     }
 
     /// As if the process had ended: only the file is left.
@@ -244,11 +259,14 @@ impl Services {
         self.lock().mouths.clear();
     }
 
+    /// Where a service is that others ask for now. A port that has become the mouth of a tunnel meanwhile is none.
     pub(super) fn exposure(&self, name: &ServiceName) -> Option<Exposure> {
-        let table = self.lock();
-        let exposed = table.exposed(&self.places);
-        let (options, _) = exposed.iter().find(|(options, _)| options.name == *name)?;
-        self.places.of(options)
+        let exposure = self.published.borrow().exposure(name)?;
+        match exposure {
+            Exposure::Port(port) if self.carrier.mouths().contains(&port) => None,
+            Exposure::Relay if !self.relay_is_served => None,
+            open => Some(open),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -257,9 +275,15 @@ impl Services {
     }
 
     fn publish(&self, table: &Table) {
-        let guests = table
-            .exposed(&self.places)
+        let exposed = table.exposed(&self.places);
+        self.published
+            .send_replace(Arc::new(Published::new(table, &exposed, &self.places)));
+        let is_served = |options: &ExposedOptions| {
+            self.relay_is_served || self.places.of(options) != Some(Exposure::Relay)
+        };
+        let guests = exposed
             .into_iter()
+            .filter(|(options, _)| is_served(options))
             .map(|(options, _)| {
                 let guests = options.allow.map_or(Guests::Admitted, |allow| {
                     Guests::Only(allow.iter().filter_map(PeerAddress::peer_id).collect())
@@ -292,7 +316,7 @@ impl Services {
         table: &mut Table,
         options: &OpenOptions,
         configured: bool,
-    ) -> Result<PeerId, ServiceError> {
+    ) -> Result<Opening, ServiceError> {
         let Target::Station(station) = options.peer.target() else {
             return Err(ServiceError::NotAStation(options.peer.to_string()));
         };
@@ -304,14 +328,11 @@ impl Services {
             self.carrier
                 .learn(peer, std::slice::from_ref(hint), Source::Static);
         }
-        let fits = |mouth: &Mouth| {
-            mouth.name == options.name
-                && mouth.peer == peer
-                && options.port.is_none_or(|port| port == mouth.address.port())
-        };
-        if let Some(mouth) = table.mouths.iter_mut().find(|mouth| fits(mouth)) {
+        let fits =
+            |mouth: &&mut Mouth| mouth.peer == peer && mouth.fits(&options.name, options.port);
+        if let Some(mouth) = table.mouths.iter_mut().find(fits) {
             mouth.configured |= configured;
-            return Ok(peer);
+            return Ok(Opening::There(peer));
         }
         if table.mouths.len() >= MOUTHS_MAX {
             return Err(ServiceError::TooMany(MOUTHS_MAX));
@@ -335,11 +356,6 @@ impl Services {
         )
         .map_err(failed)?;
         table.remember(&options.name, peer, mouth.address.port());
-        // An earlier mouth of the same tunnel on another port gives way to this one.
-        table
-            .mouths
-            .retain(|other| !(other.name == options.name && other.peer == peer));
-        table.mouths.push(mouth);
-        Ok(peer)
+        Ok(Opening::New(mouth))
     }
 }

@@ -17,6 +17,7 @@ mod known;
 mod manager;
 mod mouth;
 mod options;
+mod published;
 mod splice;
 mod status;
 mod table;

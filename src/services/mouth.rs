@@ -59,6 +59,16 @@ pub(super) struct Mouth {
     tasks: TaskGroup,
 }
 
+/// A mouth, to look at.
+#[derive(Debug)]
+pub(super) struct MouthView {
+    name: ServiceName,
+    pub(super) peer: PeerId,
+    address: SocketAddr,
+    configured: bool,
+    seen: Arc<Seen>,
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     connections: AtomicU64,
@@ -158,6 +168,24 @@ impl Mouth {
         })
     }
 
+    /// Whether it is a mouth for this service, and on the port that was named, if one was.
+    pub(super) fn fits(&self, name: &ServiceName, port: Option<u16>) -> bool {
+        self.name == *name && port.is_none_or(|port| port == self.address.port())
+    }
+
+    /// What can be told of it without the table.
+    pub(super) fn view(&self) -> MouthView {
+        MouthView {
+            name: self.name.clone(),
+            peer: self.peer,
+            address: self.address,
+            configured: self.configured,
+            seen: Arc::clone(&self.seen),
+        }
+    }
+}
+
+impl MouthView {
     /// How it is, by what the carrier says of its station.
     pub(super) fn status(&self, carrier: &CarrierState) -> MouthStatus {
         let peer = self.peer.to_string();

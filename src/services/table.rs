@@ -81,7 +81,7 @@ impl Table {
             take(options, false);
         }
         let relay = ServiceName::strfry();
-        if places.has_relay && !self.kept.hidden.contains(&relay) {
+        if !self.kept.hidden.contains(&relay) {
             let by_default = ExposedOptions {
                 name: relay,
                 port: None,
@@ -120,6 +120,13 @@ impl Table {
                 Some(to) => Err(ServiceError::MouthOfATunnel { port, to }),
             },
         }
+    }
+
+    /// Takes a new mouth in; an earlier one of the same tunnel on another port gives way to it.
+    pub(super) fn enter(&mut self, mouth: Mouth) {
+        self.mouths
+            .retain(|other| !(other.name == mouth.name && other.peer == mouth.peer));
+        self.mouths.push(mouth);
     }
 
     /// Where a local port leads, if it is the mouth of a tunnel.
@@ -203,19 +210,16 @@ impl Table {
     }
 }
 
-/// Where services are that are exposed without naming a port. Looked up once.
+/// Where services are that are exposed without naming a port: `strfry` is our own relay. Looked up once.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Whether `strfry` is our own relay.
-    has_relay: bool,
     ports: BTreeMap<&'static str, u16>,
 }
 
 impl Places {
-    pub(super) fn look_up(has_relay: bool) -> Self {
+    pub(super) fn look_up() -> Self {
         let ports = KNOWN.iter().map(|service| (service.name, port_of(service)));
         Self {
-            has_relay,
             ports: ports.collect(),
         }
     }
@@ -225,7 +229,7 @@ impl Places {
         if let Some(port) = options.port {
             return Some(Exposure::Port(port));
         }
-        if self.has_relay && options.name.as_str() == ServiceName::STRFRY {
+        if options.name.as_str() == ServiceName::STRFRY {
             return Some(Exposure::Relay);
         }
         self.ports

@@ -281,3 +281,57 @@ async fn a_busy_native_port_gives_way_to_the_alternative_one_and_a_named_one_doe
             .contains("several")
     );
 }
+
+#[tokio::test]
+async fn a_tunnel_that_cannot_be_kept_is_not_left_open_and_an_earlier_one_stays() {
+    let hub = Hub::default();
+    let (here, there) = (Side::new(&hub), Side::new(&hub));
+    let earlier = here.services.open(opened("echo", there.id, None)).unwrap();
+    std::fs::remove_dir_all(here.folder.path()).unwrap();
+    let free = {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let not_kept = here
+        .services
+        .open(opened("echo", there.id, Some(free)))
+        .unwrap_err();
+    assert!(
+        matches!(not_kept, ServiceError::State { .. }),
+        "{not_kept:?}"
+    );
+    assert_eq!(here.services.status().open, [earlier]);
+    // Its port is free again as soon as the task that listened there has ended.
+    let again = async {
+        while TcpListener::bind((Ipv4Addr::LOCALHOST, free))
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), again)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn where_no_relay_is_served_others_find_none_but_the_captain_may_still_hide_it() {
+    let hub = Hub::default();
+    let here = Side::new(&hub);
+    let carrier = Arc::clone(&here.carrier) as Arc<dyn Carrier>;
+    let path = here.folder.path().join("of-a-command.json");
+    let services = Services::load(carrier, path.clone(), false, here.tasks.child(8)).unwrap();
+    services.configure(&[], &[], &[]);
+    assert_eq!(services.status().exposed[0].name, name("strfry"));
+    assert!(services.guests().borrow().is_empty());
+    assert!(services.exposure(&name("strfry")).is_none());
+    services.close(&name("strfry"), None).unwrap();
+    assert!(services.status().exposed.is_empty());
+    let next = load(&here.carrier, path, &here.tasks);
+    next.configure(&[], &[], &[]);
+    assert!(
+        next.guests().borrow().is_empty(),
+        "hidden, also where one is served"
+    );
+}
