@@ -5,7 +5,6 @@ mod common;
 use std::time::Duration;
 
 use common::{Home, Station, author, notes, wait_past, wait_within};
-use serde_json::Value;
 
 /// What the issue of a newcomer, a restart or a revocation may take to be known everywhere.
 const SOON: Duration = Duration::from_secs(10);
@@ -121,6 +120,33 @@ fn ten_stations_that_know_only_their_predecessor_know_all_ten_and_a_killed_one_c
         "the port is the same: {tunnels}"
     );
 
+    // An eleventh comes in by a token of one of them, and goes out by the word of another.
+    let newcomer = home("newcomer");
+    let _eleventh = newcomer.start();
+    newcomer
+        .run(&["join", &invite(&homes[3], &[])])
+        .with_code(0);
+    soon("all ten accept the newcomer", || {
+        homes
+            .iter()
+            .all(|home| admitted(home).contains(&"newcomer".to_owned()))
+    });
+    soon("the newcomer knows and is connected with all ten", || {
+        admitted(&newcomer).len() == 10 && links(&newcomer).len() == 10
+    });
+    newcomer.import(&notes(&author(2), 1_700_000_000, 7));
+    let report = newcomer.sync(&[], 0);
+    assert_eq!(report["totals"]["peers_succeeded"], 10, "{report}");
+    let out = peer_id(&newcomer);
+    homes[8].run(&["peers", "revoke", &out]).with_code(0);
+    soon("it is out everywhere", || {
+        homes.iter().all(|home| {
+            !admitted(home).contains(&"newcomer".to_owned()) && !links(home).contains(&out)
+        })
+    });
+    newcomer.import(&notes(&author(3), 1_700_000_000, 1));
+    newcomer.sync(&["--peer", &address(&homes[0])], 3);
+
     // What one of them has, all have after each has synced once with all.
     homes[9].import(&notes(&author(1), 1_700_000_000, 50));
     let report = homes[9].sync(&[], 0);
@@ -130,7 +156,7 @@ fn ten_stations_that_know_only_their_predecessor_know_all_ten_and_a_killed_one_c
         "{report}"
     );
     for home in &homes {
-        assert_eq!(home.count("{}"), 50);
+        assert_eq!(home.count("{}"), 57);
     }
 }
 
@@ -257,42 +283,11 @@ fn the_captains_word_counts_at_once_and_is_kept() {
 }
 
 #[test]
-fn a_station_whose_constellation_changes_shares_nothing_until_the_captain_confirms() {
-    let named = |name: &str| format!("[station]\nconstellation = \"{name}\"\n{ALONE}");
-    let (one, other) = (
-        Home::with_config(&named("ours")),
-        Home::with_config(&named("ours")),
-    );
-    let running = one.start();
-    let _other = other.start();
+fn a_station_that_is_found_is_met_at_once_and_not_at_the_next_hour() {
+    let hourly = ALONE.replace("every = \"0s\"", "every = \"1h\"");
+    let (one, other) = (Home::with_config(&hourly), home("other"));
+    let _running = [one.start(), other.start()];
+    other.import(&notes(&author(1), 1_700_000_000, 5));
     other.run(&["join", &invite(&one, &[])]).with_code(0);
-    one.import(&notes(&author(1), 1_700_000_000, 4));
-    other.sync(&["--peer", &address(&one)], 0);
-    running.stop();
-
-    one.configure(&named("theirs"));
-    let running = one.start();
-    let status = one.status();
-    assert!(
-        status["halted"]
-            .as_str()
-            .is_some_and(|why| why.contains("--accept-constellation")),
-        "{status}"
-    );
-    let halted = one.run(&["sync"]).with_code(2);
-    assert!(halted.err.contains("--accept-constellation"), "{halted:?}");
-    other.sync(&["--peer", &address(&one)], 3);
-    one.run(&["invite"]).with_code(2);
-    running.stop();
-    one.run(&["sync"]).with_code(2);
-
-    let accepted = one.run(&["init", "--accept-constellation"]).with_code(0);
-    assert!(
-        accepted.out.contains("belongs to the constellation"),
-        "{accepted:?}"
-    );
-    let _running = one.start();
-    assert_eq!(one.status()["halted"], Value::Null);
-    // It is another constellation now: what its stations say of each other counts no more, our captain's word does.
-    other.run(&["join", &invite(&one, &[])]).with_code(2);
+    soon("what the newcomer brings is here", || one.count("{}") == 5);
 }

@@ -55,6 +55,9 @@ fn as_text(report: &StatusReport) -> String {
             rows.push(vec!["! tunnels".into(), problem.clone()]);
         }
     }
+    if let Some(why) = report.no_tunnels.as_ref().filter(|_| report.running) {
+        rows.push(vec!["tunnels".into(), format!("none: {why}")]);
+    }
     if let Some(why) = &report.halted {
         rows.push(vec!["! halted".into(), why.clone()]);
     }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::watch;
 
 use super::messages::CommandError;
-use crate::discovery::{self, PeerReport, Registry};
+use crate::discovery::{self, PeerReport, Registry, TrustFiles};
 use crate::peer::{Multiaddr, PeerAddress, PeerId};
 use crate::protocol::hex;
 use crate::services::{
@@ -294,16 +293,35 @@ async fn blocking<T: Send + 'static>(
         .map_err(CommandError::local)
 }
 
-/// The tunnels, if they have started.
+/// Carries out what can be said where no tunnels have started: the captain's word, kept for when they do. `why_none` is told
+/// for all else. Blocks.
 ///
 /// # Errors
-/// [`CommandError`]: they are switched off, or wait for kubo.
-pub(super) fn started(
-    tunnels: &watch::Receiver<Option<Arc<Tunnels>>>,
-) -> Result<Arc<Tunnels>, CommandError> {
-    tunnels.borrow().clone().ok_or_else(|| {
-        CommandError::local(
-            "there are no tunnels: they are switched off ([tunnel] enabled), or wait for a kubo daemon (the log says for what)",
-        )
-    })
+/// [`CommandError`].
+pub(super) fn carry_out_without_tunnels(
+    files: &TrustFiles,
+    own: Option<PeerId>,
+    command: TunnelCommand,
+    why_none: CommandError,
+) -> Result<Value, CommandError> {
+    match command {
+        TunnelCommand::AllowPeer(who) => {
+            let peer = files.allow(&who, own).map_err(why_not_said)?;
+            answer(&peer.to_string())
+        }
+        TunnelCommand::RevokePeer(who) => {
+            let peer = files.revoke(&who, own).map_err(why_not_said)?;
+            answer(&peer.to_string())
+        }
+        TunnelCommand::AddPeer(address) => answer(&files.add(address, own).map_err(why_not_said)?),
+        TunnelCommand::RemovePeer(who) => answer(&files.remove(&who, own).map_err(why_not_said)?),
+        TunnelCommand::Detect
+        | TunnelCommand::List
+        | TunnelCommand::Expose(_)
+        | TunnelCommand::Open(_)
+        | TunnelCommand::Close { .. }
+        | TunnelCommand::Invite { .. }
+        | TunnelCommand::Join { .. }
+        | TunnelCommand::Peers => Err(why_none),
+    }
 }

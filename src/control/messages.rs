@@ -131,6 +131,8 @@ pub struct StatusReport {
     pub halted: Option<String>,
     /// How tunnels are; `null` while there are none.
     pub tunnels: Option<TunnelsReport>,
+    /// Why there are no tunnels; `null` if there are.
+    pub no_tunnels: Option<String>,
     /// The configured peers, and those that were found.
     pub peers: Vec<PeerStatus>,
 }

@@ -12,8 +12,10 @@ mod client;
 mod commands;
 mod messages;
 mod server;
+mod tunnel_state;
 
 pub use client::{ControlClient, ControlError, TellProgress};
 pub use commands::{JoinReport, TunnelCommand, Tunnels, TunnelsReport};
 pub use messages::{CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
 pub use server::{ControlContext, StationFacts, serve, status, tunnels};
+pub use tunnel_state::TunnelState;

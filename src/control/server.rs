@@ -21,9 +21,11 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::io::StreamReader;
 
-use super::commands::{TunnelCommand, Tunnels, started};
+use super::commands::{TunnelCommand, carry_out_without_tunnels};
 use super::messages::{CommandError, PeerStatus, StatusReport, SyncLine};
+use super::tunnel_state::TunnelState;
 use crate::archive::{self, Export};
+use crate::discovery::TrustFiles;
 use crate::ingest::Ingest;
 use crate::limits::HISTORY_RUNS_MAX;
 use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
@@ -32,6 +34,8 @@ use crate::time::{Clock, rfc3339};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// How long a command waits for tunnels that are just starting.
+const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Lines of progress waiting for a slow command; the report waits for room.
 const LINES_WAITING: usize = 16;
 
@@ -40,8 +44,6 @@ const LINES_WAITING: usize = 16;
 pub struct StationFacts {
     /// Its name.
     pub name: String,
-    /// Its PeerID.
-    pub peer_id: String,
     /// Its data directory.
     pub data_directory: PathBuf,
     /// Where its relay listens, if it does.
@@ -63,8 +65,12 @@ pub struct ControlContext {
     pub facts: watch::Receiver<StationFacts>,
     /// Unix seconds of the next scheduled run.
     pub next_run: watch::Receiver<Option<u64>>,
-    /// The station's tunnels, once they have started.
-    pub tunnels: watch::Receiver<Option<Arc<Tunnels>>>,
+    /// The PeerID that others know the station by.
+    pub known_as: watch::Receiver<String>,
+    /// The station's tunnels, or why there are none.
+    pub tunnels: watch::Receiver<TunnelState>,
+    /// Where the captain's word is kept meanwhile.
+    pub trust_files: TrustFiles,
     /// Why nothing may be shared at present.
     pub halted: watch::Receiver<Option<String>>,
     /// Runs asked for through the socket live here.
@@ -167,6 +173,7 @@ async fn get_status(
 /// [`CommandError`]: the store or the history cannot be read.
 pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandError> {
     let facts = context.facts.borrow().clone();
+    let peer_id = context.known_as.borrow().clone();
     let next_run = *context.next_run.borrow();
     let halted = context.halted.borrow().clone();
     let tunnels = context.tunnels.borrow().clone();
@@ -182,7 +189,7 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             version: env!("CARGO_PKG_VERSION").to_owned(),
             running: facts.started_at.is_some(),
             name: facts.name,
-            peer_id: facts.peer_id,
+            peer_id,
             data_directory: facts.data_directory.display().to_string(),
             relay: facts.relay,
             started_at: facts.started_at.map(rfc3339),
@@ -193,7 +200,8 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             next_run_at: next_run.map(rfc3339),
             last_run,
             halted,
-            tunnels: tunnels.map(|tunnels| tunnels.report()),
+            no_tunnels: tunnels.why_none(),
+            tunnels: tunnels.started().map(|tunnels| tunnels.report()),
             peers,
         })
     });
@@ -350,5 +358,28 @@ pub async fn tunnels(
     context: &ControlContext,
     command: TunnelCommand,
 ) -> Result<serde_json::Value, CommandError> {
-    started(&context.tunnels)?.carry_out(command).await
+    let mut state = context.tunnels.clone();
+    let settled = state.wait_for(|state| !matches!(state, TunnelState::Starting));
+    // In vain: whoever asked is told that they are still starting.
+    drop(tokio::time::timeout(START_DEADLINE, settled).await);
+    let busy = Arc::clone(&context.trust_files.busy).lock_owned().await;
+    // Looked at while nobody can start them: from their start on they keep the captain's word.
+    let state = context.tunnels.borrow().clone();
+    let why_none = match (state.started(), state.why_none()) {
+        (Some(tunnels), _) => {
+            drop(busy);
+            return tunnels.carry_out(command).await;
+        }
+        (None, why) if matches!(state, TunnelState::SwitchedOff) => {
+            CommandError::usage(why.unwrap_or_default())
+        }
+        (None, why) => CommandError::local(why.unwrap_or_default()),
+    };
+    let files = context.trust_files.clone();
+    let own = context.known_as.borrow().parse().ok();
+    let kept = tokio::task::spawn_blocking(move || {
+        let _busy = busy;
+        carry_out_without_tunnels(&files, own, command, why_none)
+    });
+    kept.await.map_err(CommandError::local)?
 }

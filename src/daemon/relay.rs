@@ -62,7 +62,7 @@ impl Station {
             self.random().clone(),
             options.subscribe(),
             scope.subscribe(),
-            Some(self.identity().peer_id()),
+            self.known_as(),
         ));
         let listener = RelayServer::bind(config.relay.listen).map_err(|error| start(&error))?;
         let address = listener.local_addr();

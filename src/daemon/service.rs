@@ -1,8 +1,10 @@
 //! The running station: the schedule and the signals.
 //!
-//! SIGINT and SIGTERM end it in order; SIGHUP reads the configuration again. A run that is due while another is in
-//! progress is remembered once, not queued: `Notify` holds one permit.
+//! SIGINT and SIGTERM end it in order; SIGHUP reads the configuration again. A run is due at start, every so often, and a
+//! moment after a station was found that no run has met: it does not wait for the hour. A run that is due while another is
+//! in progress is remembered once, not queued: `Notify` holds one permit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +14,14 @@ use tokio::sync::{Notify, watch};
 use super::relay::StationRelay;
 use super::station::{Station, StationError};
 use crate::config::{Config, ConfigError};
+use crate::peer::PeerAddress;
 use crate::schedule::ScheduleOptions;
 use crate::sync::{Runner, SyncRequest};
+
+/// Stations are found in swarms: whom else the next moment brings is met by the same run.
+const FOUND_GATHER_FOR: Duration = Duration::from_secs(3);
+/// Whatever is found, runs for its sake are no closer together than this.
+const FOUND_RUN_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a running station stops by itself.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +55,10 @@ pub async fn serve_until_signalled(
             _ = interrupt.recv() => return Ok(()),
             _ = hang_up.recv() => match reload() {
                 Ok(config) => {
-                    if let Err(error) = station.reconfigure_tunnels(&config).await {
+                    if let Err(error) = station.reconfigure(&config).await {
                         tracing::error!(%error, "the configuration in force stays");
                         continue;
                     }
-                    station.reconfigure(&config);
                     // A timer that every reload set back might never run out.
                     schedule.send_if_modified(|current| {
                         std::mem::replace(current, config.schedule) != config.schedule
@@ -69,7 +76,7 @@ fn listen(kind: SignalKind) -> Result<Signal, ServiceError> {
     signal(kind).map_err(ServiceError::Signals)
 }
 
-/// Starts the two tasks of the schedule: one that knows when a run is due, one that makes runs.
+/// Starts the tasks of the schedule: two that know when a run is due, one that makes runs.
 fn start_schedule(
     station: &Station,
     schedule: watch::Receiver<ScheduleOptions>,
@@ -78,12 +85,14 @@ fn start_schedule(
     let runner = station.runner().clone();
     let (next_run, clock) = (station.next_run_sender(), station.clock().clone());
     let making = make_runs(runner, Arc::clone(&due));
+    let meeting = meet_found(station.found(), schedule.clone(), Arc::clone(&due));
     let keeping = keep_time(schedule, due, move |wait: Option<Duration>| {
         next_run.send_replace(wait.map(|wait| clock.unix_seconds() + wait.as_secs()));
     });
     let start = |error: crate::tasks::GroupFull| StationError::Start(error.to_string());
     station.tasks().spawn(making).map_err(start)?;
     station.tasks().spawn(keeping).map_err(start)?;
+    station.tasks().spawn(meeting).map_err(start)?;
     Ok(())
 }
 
@@ -113,6 +122,27 @@ async fn keep_time(
     }
 }
 
+/// Makes a run due when somebody is found who was not known at the start or since.
+async fn meet_found(
+    mut found: watch::Receiver<Arc<Vec<PeerAddress>>>,
+    schedule: watch::Receiver<ScheduleOptions>,
+    due: Arc<Notify>,
+) {
+    // Those that are known now are met by the first run.
+    let mut met: BTreeSet<PeerAddress> = found.borrow_and_update().iter().cloned().collect();
+    while found.changed().await.is_ok() {
+        tokio::time::sleep(FOUND_GATHER_FOR).await;
+        let now: BTreeSet<PeerAddress> = found.borrow_and_update().iter().cloned().collect();
+        let somebody_is_new = now.difference(&met).next().is_some();
+        // Who goes and comes back is met anew: it may have missed much.
+        met = now;
+        if somebody_is_new && schedule.borrow().interval().is_some() {
+            due.notify_one();
+            tokio::time::sleep(FOUND_RUN_EVERY).await;
+        }
+    }
+}
+
 async fn make_runs(runner: Runner, due: Arc<Notify>) {
     loop {
         due.notified().await;
@@ -124,5 +154,53 @@ async fn make_runs(runner: Runner, due: Arc<Notify>) {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "the scheduled run did not take place"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Duration, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_is_due_for_whom_nobody_has_met_and_at_most_once_a_minute() {
+        let address = |number: u8| -> PeerAddress {
+            let relay = format!("ws://127.0.0.1:{number}");
+            relay.parse().unwrap()
+        };
+        let known = |numbers: &[u8]| Arc::new(numbers.iter().copied().map(address).collect());
+        let found: watch::Sender<Arc<Vec<PeerAddress>>> = watch::Sender::new(known(&[1]));
+        let schedule = watch::Sender::new(ScheduleOptions::default());
+        let due = Arc::new(Notify::new());
+        let tasks = crate::tasks::TaskGroup::new(1);
+        tasks
+            .spawn(meet_found(
+                found.subscribe(),
+                schedule.subscribe(),
+                Arc::clone(&due),
+            ))
+            .unwrap();
+        let is_due = |within: u64| {
+            let due = Arc::clone(&due);
+            async move {
+                timeout(Duration::from_secs(within), due.notified())
+                    .await
+                    .is_ok()
+            }
+        };
+        assert!(!is_due(600).await, "whom the first run meets");
+        found.send_replace(known(&[1, 2]));
+        assert!(is_due(5).await);
+        found.send_replace(known(&[1, 2, 3]));
+        assert!(!is_due(50).await);
+        assert!(is_due(20).await);
+        found.send_replace(known(&[2, 3]));
+        assert!(!is_due(600).await, "one that went");
+        schedule.send_replace(ScheduleOptions {
+            every: Duration::ZERO,
+        });
+        found.send_replace(known(&[2, 3, 4]));
+        assert!(!is_due(600).await, "runs are only made when asked for");
+        tasks.end().await;
     }
 }

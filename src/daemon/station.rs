@@ -3,7 +3,7 @@
 //! `run`, `demo` and commands on a station that is not running all open it here; they differ only in what they start
 //! on top. Invariant: the kernel lock is taken before anything else is touched, and let go after the store is closed.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use constellation_eventstore::OpenError;
 use tokio::sync::watch;
@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use super::calibration;
 use super::directory::DataDirectory;
 use super::relay::StationRelay;
-use super::tunnels::{self, StationTunnels, TunnelError, TunnelStarter};
+use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
 use crate::config::Config;
-use crate::control::{self, ControlContext, StationFacts, Tunnels};
+use crate::control::{self, ControlContext, StationFacts, TunnelState};
+use crate::discovery::TrustFiles;
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::peer::PeerAddress;
@@ -83,16 +84,16 @@ pub struct Station {
     facts: watch::Sender<StationFacts>,
     next_run: watch::Sender<Option<u64>>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
-    /// Reaches stations once tunnels have started.
-    dialer: Dialer,
     /// Peers that were found.
-    found: watch::Sender<Arc<Vec<PeerAddress>>>,
+    found: watch::Receiver<Arc<Vec<PeerAddress>>>,
     /// Why nothing may be shared at present.
     halted: watch::Sender<Option<String>>,
-    /// For commands, once tunnels have started.
-    tunnels: watch::Sender<Option<Arc<Tunnels>>>,
-    /// To be closed with the station.
-    own_tunnels: Arc<Mutex<Option<StationTunnels>>>,
+    /// The PeerID that others know the station by.
+    known_as: watch::Sender<String>,
+    /// For commands.
+    tunnels: watch::Sender<TunnelState>,
+    trust_files: TrustFiles,
+    upkeep: TunnelUpkeep,
     relay: OnceLock<(Arc<RelayContext>, TaskGroup)>,
     // Last: fields are dropped in order.
     _lock: FileLock,
@@ -117,13 +118,15 @@ impl Station {
         let (lock, identity, ingest) = opening
             .await
             .map_err(|error| StationError::Start(error.to_string()))??;
+        // Before anybody can ask for a run.
+        let halted = tunnels::why_halted(&directory, config, random.clone()).await?;
         let tasks = TaskGroup::new(STATION_TASKS_MAX);
         let run_tasks = tasks.child(RUN_TASKS_MAX);
         let control_tasks = tasks.child(CONTROL_TASKS_MAX);
         let tasks_accepting = tasks.child(1);
         let sync_options = watch::Sender::new(Arc::new(config.sync_options()));
         let dialer = Dialer::new();
-        let (found, halted) = (watch::Sender::default(), watch::Sender::default());
+        let (found, halted) = (watch::Sender::default(), watch::Sender::new(halted));
         let surroundings = Surroundings {
             found: found.subscribe(),
             halted: halted.subscribe(),
@@ -139,11 +142,29 @@ impl Station {
         let runner = Runner::new(context, sync_options.subscribe(), surroundings);
         let facts = watch::Sender::new(StationFacts {
             name: config.station.name.clone(),
-            peer_id: identity.peer_id(),
             data_directory: directory.root().to_owned(),
             relay: None,
             started_at: None,
         });
+        let followed = found.subscribe();
+        let (known_as, tunnels) = (
+            watch::Sender::new(identity.peer_id()),
+            watch::Sender::default(),
+        );
+        let trust_files = TrustFiles::in_folder(directory.state(), clock.clone());
+        let starter = TunnelStarter {
+            directory: directory.clone(),
+            identity: identity.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            tasks: tasks.clone(),
+            dialer,
+            found,
+            halted: halted.clone(),
+            published: tunnels.clone(),
+            known_as: known_as.clone(),
+            trust_files: trust_files.clone(),
+        };
         let station = Self {
             directory,
             identity,
@@ -158,11 +179,12 @@ impl Station {
             facts,
             next_run: watch::Sender::new(None),
             sync_options,
-            dialer,
-            found,
+            found: followed,
             halted,
-            tunnels: watch::Sender::default(),
-            own_tunnels: Arc::default(),
+            known_as,
+            tunnels,
+            trust_files,
+            upkeep: TunnelUpkeep::new(starter, config),
             relay: OnceLock::new(),
             _lock: lock,
         };
@@ -200,6 +222,8 @@ impl Station {
             clock: self.clock.clone(),
             facts: self.facts.subscribe(),
             next_run: self.next_run.subscribe(),
+            known_as: self.known_as.subscribe(),
+            trust_files: self.trust_files.clone(),
             tunnels: self.tunnels.subscribe(),
             halted: self.halted.subscribe(),
             tasks,
@@ -252,7 +276,17 @@ impl Station {
 
     /// The PeerID that others know it by: that of kubo, where one carries its tunnels.
     pub fn peer_id(&self) -> String {
-        self.facts.borrow().peer_id.clone()
+        self.known_as.borrow().clone()
+    }
+
+    /// Follows it: where kubo carries the tunnels it is known when that one answers.
+    pub fn known_as(&self) -> watch::Receiver<String> {
+        self.known_as.subscribe()
+    }
+
+    /// Peers that were found, besides those that are configured.
+    pub fn found(&self) -> watch::Receiver<Arc<Vec<PeerAddress>>> {
+        self.found.clone()
     }
 
     /// Tasks that live as long as the station.
@@ -295,71 +329,24 @@ impl Station {
         config: &Config,
         relay: Option<&StationRelay>,
     ) -> Result<(), StationError> {
-        if !config.tunnel.enabled {
-            return Ok(());
-        }
-        let starter = TunnelStarter {
-            directory: self.directory.clone(),
-            identity: self.identity.clone(),
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-            tasks: self.tasks.clone(),
-            dialer: self.dialer.clone(),
-            found: self.found.clone(),
-            halted: self.halted.clone(),
-            published: self.tunnels.clone(),
-        };
         let entrance = relay.map(StationRelay::entrance);
-        if let Some(started) = Box::pin(starter.start(config, entrance.as_ref())).await? {
-            self.adopt_tunnels(started);
-            return Ok(());
-        }
-        let (config, adopt) = (config.clone(), self.own_tunnels.clone());
-        let facts = self.facts.clone();
-        let waiting = async move {
-            if let Some(started) = starter.start_when_kubo_answers(config, entrance).await {
-                tell_peer_id(&facts, &started);
-                *adopt.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
-            }
-        };
-        self.tasks
-            .spawn(waiting)
-            .map_err(|error| StationError::Start(error.to_string()))?;
-        Ok(())
+        Ok(self.upkeep.start(config, entrance).await?)
     }
 
-    fn adopt_tunnels(&self, started: StationTunnels) {
-        tell_peer_id(&self.facts, &started);
-        *self
-            .own_tunnels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(started);
-    }
-
-    fn started_tunnels(&self) -> Option<StationTunnels> {
-        self.own_tunnels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Takes over what tunnels can take over while they run.
+    /// Takes over what can change while a station runs: peers and scope from the next run on, and what tunnels can take
+    /// over. Where the constellation is another one now, nothing is shared any more (D16).
     ///
     /// # Errors
     /// [`StationError::Tunnels`]: what was in force stays.
-    pub async fn reconfigure_tunnels(&self, config: &Config) -> Result<(), StationError> {
-        match self.started_tunnels() {
-            Some(tunnels) => Ok(tunnels.reconfigure(config).await?),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes over what can change while a station runs: peers and scope, from the next run on.
-    pub fn reconfigure(&self, config: &Config) {
+    pub async fn reconfigure(&self, config: &Config) -> Result<(), StationError> {
+        let halted = tunnels::why_halted(&self.directory, config, self.random.clone()).await?;
+        self.halted.send_replace(halted);
+        self.upkeep.reconfigure(config).await?;
         self.sync_options
             .send_replace(Arc::new(config.sync_options()));
         self.facts
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
+        Ok(())
     }
 
     /// Takes the relay over, to be closed with the station. A station has one; a second is not taken.
@@ -388,9 +375,7 @@ impl Station {
             relay.close().await;
             connections.end().await;
         }
-        if let Some(tunnels) = self.started_tunnels() {
-            tunnels.close().await;
-        }
+        self.upkeep.close().await;
         self.tasks.end().await;
         self.commands.end().await;
         self.run_tasks.end().await;
@@ -402,11 +387,6 @@ impl Station {
             std::panic::resume_unwind(failure.into_panic());
         }
     }
-}
-
-fn tell_peer_id(facts: &watch::Sender<StationFacts>, started: &StationTunnels) {
-    let peer_id = started.tunnels.carrier.peer_id().to_string();
-    facts.send_modify(|facts| facts.peer_id = peer_id);
 }
 
 fn open_files(

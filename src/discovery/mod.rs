@@ -23,6 +23,7 @@ mod roster;
 mod swarm_folder;
 #[cfg(test)]
 mod tests;
+mod trust_files;
 
 pub use captain::{CaptainError, JoinRefusal, station_named};
 pub use exchange::{ExchangeError, answer, redeem};
@@ -31,3 +32,4 @@ pub use http::AskError;
 pub use registry::{Registry, RegistryOptions, RegistrySettings};
 pub use reports::{InvitationReport, PeerReport};
 pub use swarm_folder::{Reach, SwarmFolder, SwarmFolderOptions, SwarmStation};
+pub use trust_files::TrustFiles;

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::connect::{ConnectError, dial};
 use crate::peer::{ByteStream, PeerAddress, Target};
@@ -22,23 +24,35 @@ pub trait Dial: std::fmt::Debug + Send + Sync {
 }
 
 /// Dials relays over the network (TCP, with TLS for `wss://`) and stations through tunnels.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Dialer {
-    /// Set once tunnels have started.
-    carrier: Arc<OnceLock<Arc<dyn Carrier>>>,
+    /// Once tunnels have started; before, why they have not.
+    carrier: watch::Sender<Result<Arc<dyn Carrier>, String>>,
 }
 
 impl Dialer {
     /// Reaches relays; stations too once [`Self::take_carrier`] was called.
     pub fn new() -> Self {
-        Self::default()
+        let none = "tunnels have not started here".to_owned();
+        Self {
+            carrier: watch::Sender::new(Err(none)),
+        }
     }
 
-    /// Reaches stations by this carrier from now on. The first one stays.
+    /// Reaches stations by this carrier from now on.
     pub fn take_carrier(&self, carrier: Arc<dyn Carrier>) {
-        if self.carrier.set(carrier).is_err() {
-            tracing::error!("the dialer has a carrier already");
-        }
+        self.carrier.send_modify(|current| *current = Ok(carrier));
+    }
+
+    /// Reaches no stations, and says why.
+    pub fn tell_why_none(&self, why: String) {
+        self.carrier.send_modify(|current| *current = Err(why));
+    }
+}
+
+impl Default for Dialer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -49,10 +63,8 @@ impl Dial for Dialer {
             Target::Station(station) => station,
         };
         Box::pin(async move {
-            let Some(carrier) = self.carrier.get() else {
-                let down = "tunnels are switched off here ([tunnel] enabled = false)";
-                return Err(OpenError::CarrierDown(down.to_owned()).into());
-            };
+            let carrier = self.carrier.borrow().clone();
+            let carrier = carrier.map_err(OpenError::CarrierDown)?;
             if let Some(hint) = &station.hint {
                 carrier.learn(station.peer, std::slice::from_ref(hint), Source::Static);
             }

@@ -105,7 +105,7 @@ pub struct RelayContext {
     pub(super) random: Random,
     options: watch::Receiver<Arc<RelayOptions>>,
     scope: watch::Receiver<Arc<Scope>>,
-    pub(super) peer_id: Option<String>,
+    pub(super) peer_id: watch::Receiver<String>,
     pub(super) hoard: Arc<Hoard>,
     pub(super) closing: CancellationToken,
     readers: Arc<Semaphore>,
@@ -120,7 +120,7 @@ impl RelayContext {
         random: Random,
         options: watch::Receiver<Arc<RelayOptions>>,
         scope: watch::Receiver<Arc<Scope>>,
-        peer_id: Option<String>,
+        peer_id: watch::Receiver<String>,
     ) -> Self {
         // Twice the cores: a slice may wait for the disk.
         let readers = std::thread::available_parallelism()

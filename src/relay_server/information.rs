@@ -26,7 +26,7 @@ struct Document<'a> {
 }
 
 /// The document as JSON.
-pub(super) fn document(options: &RelayOptions, peer_id: Option<&str>) -> String {
+pub(super) fn document(options: &RelayOptions, peer_id: &str) -> String {
     let number = |value: usize| u64::try_from(value).ok();
     let information = RelayInformation {
         name: Some(options.name.clone()),
@@ -51,7 +51,7 @@ pub(super) fn document(options: &RelayOptions, peer_id: Option<&str>) -> String 
         constellation: Some(ConstellationExtension {
             version: CONSTELLATION_VERSION,
             frame_bytes: u64::try_from(FRAME_BYTES_STATION).unwrap_or(u64::MAX),
-            peer_id: peer_id.map(str::to_owned),
+            peer_id: Some(peer_id.to_owned()),
         }),
     };
     let document = Document {

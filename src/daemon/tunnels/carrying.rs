@@ -11,8 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::membership::InForce;
 use super::{TunnelError, TunnelStarter, blocking, settings};
 use crate::config::{Config, KuboUse};
+use crate::daemon::DataDirectory;
 use crate::limits::TUNNEL_MEMORY_BYTES_MAX;
 use crate::state_file;
+use crate::tasks::TaskGroup;
 use crate::tunnel::{
     Carrier, Found, GuestList, Identity, InboundStream, KademliaMode, KnownAddress, KuboApi,
     KuboCarrier, KuboError, Node, NodeOptions, SwarmKey,
@@ -22,6 +24,13 @@ use crate::tunnel::{
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// Stations found that nobody has taken; kubo finds none by itself.
 const NOBODY_FOUND: usize = 1;
+
+/// What starting a carrier comes to.
+pub(super) enum Carrying {
+    Started(Carried),
+    /// Kubo is to carry, and does not: why.
+    WaitsForKubo(String),
+}
 
 /// A carrier that runs.
 pub(super) struct Carried {
@@ -43,30 +52,31 @@ struct CarriedByKubo {
     peer: String,
 }
 
-/// Starts the carrier. `None`: kubo is to carry, and does not answer.
+/// Starts the carrier.
 pub(super) async fn start(
     starter: &TunnelStarter,
+    tasks: &TaskGroup,
     config: &Config,
     identity: &Identity,
     swarm_key: Option<&SwarmKey>,
     membership: &InForce,
     guests: &watch::Sender<Arc<GuestList>>,
-) -> Result<Option<Carried>, TunnelError> {
+) -> Result<Carrying, TunnelError> {
     let remembered = starter.directory.carried_by_kubo();
     let is_remembered = remembered.exists();
     match config.kubo.used {
         KuboUse::Never => {}
         KuboUse::Always | KuboUse::Auto => {
             let must = is_remembered || config.kubo.used == KuboUse::Always;
-            match start_kubo(starter, config, guests).await {
+            match start_kubo(starter, tasks, config, guests).await {
                 Ok(carried) => {
                     remember(remembered, carried.carrier.peer_id().to_string()).await;
-                    return Ok(Some(carried));
+                    return Ok(Carrying::Started(carried));
                 }
                 Err(KuboError::NotAnApi(text)) => return Err(KuboError::NotAnApi(text).into()),
                 Err(error) if must => {
                     tracing::warn!(%error, "tunnels wait for kubo");
-                    return Ok(None);
+                    return Ok(Carrying::WaitsForKubo(error.to_string()));
                 }
                 Err(KuboError::Unreachable { .. }) => {}
                 Err(error) => {
@@ -75,13 +85,15 @@ pub(super) async fn start(
             }
         }
     }
-    start_node(starter, config, identity, swarm_key, membership, guests)
-        .await
-        .map(Some)
+    let started = start_node(
+        starter, tasks, config, identity, swarm_key, membership, guests,
+    );
+    Ok(Carrying::Started(started.await?))
 }
 
 async fn start_kubo(
     starter: &TunnelStarter,
+    tasks: &TaskGroup,
     config: &Config,
     guests: &watch::Sender<Arc<GuestList>>,
 ) -> Result<Carried, KuboError> {
@@ -93,7 +105,7 @@ async fn start_kubo(
         &memory,
         starter.clock.clone(),
         starter.random.clone(),
-        &starter.tasks,
+        tasks,
     );
     let (kubo, inbound) = started.await?;
     let kubo = Arc::new(kubo);
@@ -104,6 +116,14 @@ async fn start_kubo(
         found,
         kind: Kind::Kubo(kubo),
     })
+}
+
+/// The PeerID of the kubo that carried the tunnels.
+pub(super) async fn remembered_peer(directory: &DataDirectory) -> Option<String> {
+    let path = directory.carried_by_kubo();
+    let bytes = blocking(move || std::fs::read(path)).await.ok()?;
+    let remembered: CarriedByKubo = serde_json::from_slice(&bytes).ok()?;
+    Some(remembered.peer)
 }
 
 async fn remember(path: PathBuf, peer: String) {
@@ -118,6 +138,7 @@ async fn remember(path: PathBuf, peer: String) {
 
 async fn start_node(
     starter: &TunnelStarter,
+    tasks: &TaskGroup,
     config: &Config,
     identity: &Identity,
     swarm_key: Option<&SwarmKey>,
@@ -155,7 +176,7 @@ async fn start_node(
         guests.subscribe(),
         starter.clock.clone(),
         starter.random.clone(),
-        &starter.tasks,
+        tasks,
     )
     .await?;
     let keeper = AddressKeeper {

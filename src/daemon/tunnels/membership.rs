@@ -59,6 +59,21 @@ pub(super) fn in_force(
     }
 }
 
+/// As [`in_force`], but where nothing was ever named nothing is founded: that is for whoever meets others. Blocks.
+///
+/// # Errors
+/// [`StateError`].
+pub(super) fn why_halted(
+    path: &Path,
+    configured: Option<Membership>,
+    random: &Random,
+) -> Result<Option<String>, StateError> {
+    if configured.is_none() && Membership::load(path)?.is_none() {
+        return Ok(None);
+    }
+    Ok(in_force(path, configured, random)?.halted)
+}
+
 /// Keeps what the configuration says as what holds: the captain's confirmation. Gives the constellation. Blocks.
 ///
 /// # Errors

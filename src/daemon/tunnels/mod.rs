@@ -10,17 +10,17 @@
 mod carrying;
 mod membership;
 mod settings;
+mod upkeep;
 mod wiring;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::directory::DataDirectory;
 use crate::config::Config;
-use crate::control::Tunnels;
-use crate::discovery::{Registry, RegistryOptions};
+use crate::control::{TunnelState, Tunnels};
+use crate::discovery::{Registry, RegistryOptions, TrustFiles};
 use crate::peer::PeerAddress;
 use crate::random::Random;
 use crate::relay_client::Dialer;
@@ -30,15 +30,14 @@ use crate::tasks::TaskGroup;
 use crate::time::Clock;
 use crate::tunnel::{Identity, IdentityError, KuboCarrier, KuboError, NodeError, SwarmKeyError};
 
-use carrying::{Carried, Kind};
+use carrying::{Carried, Carrying, Kind};
 use settings::{registry_settings, take_services};
+pub(super) use upkeep::TunnelUpkeep;
 
-/// How long to wait before looking for kubo again.
-const KUBO_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Streams that are served at a time: what the carriers let in.
 const VISITS_MAX: usize = 4_200;
-/// Mouths, their connections, and what goes between the parts.
-const WIRING_TASKS_MAX: usize = 16;
+/// What goes between the parts, and the carrier's own.
+const TUNNEL_TASKS_MAX: usize = 64;
 
 /// Why there are no tunnels.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +119,30 @@ pub async fn accept_constellation(
     Ok(accepted.await?.to_string())
 }
 
+/// Why nothing may be shared, by what is kept and what is configured (D16); where that cannot be told, nothing may either.
+/// Keeps what is configured first.
+///
+/// # Errors
+/// [`TunnelError`]: what was kept cannot be read, or what is new not be kept.
+pub(super) async fn why_halted(
+    directory: &DataDirectory,
+    config: &Config,
+    random: Random,
+) -> Result<Option<String>, TunnelError> {
+    let swarm_key = match settings::swarm_key(config).await {
+        Ok(swarm_key) => swarm_key,
+        Err(error) => {
+            return Ok(Some(format!(
+                "whether this is still the same constellation cannot be told: {error}"
+            )));
+        }
+    };
+    let configured = membership::configured(config, swarm_key.as_ref());
+    let path = directory.constellation();
+    let compared = blocking(move || membership::why_halted(&path, configured, &random));
+    Ok(compared.await?)
+}
+
 /// Whether a run by a command needs tunnels: a station is named, or this one has ever dealt with others.
 pub(super) fn are_wanted(
     directory: &DataDirectory,
@@ -149,7 +172,18 @@ pub(super) struct TunnelStarter {
     pub(super) dialer: Dialer,
     pub(super) found: watch::Sender<Arc<Vec<PeerAddress>>>,
     pub(super) halted: watch::Sender<Option<String>>,
-    pub(super) published: watch::Sender<Option<Arc<Tunnels>>>,
+    /// For commands.
+    pub(super) published: watch::Sender<TunnelState>,
+    /// The PeerID that others know the station by.
+    pub(super) known_as: watch::Sender<String>,
+    pub(super) trust_files: TrustFiles,
+}
+
+/// What starting comes to.
+pub(super) enum Start {
+    Started(Box<StationTunnels>),
+    /// Kubo is to carry, and does not: why.
+    WaitsForKubo(String),
 }
 
 /// Tunnels, and what ends with them.
@@ -157,6 +191,7 @@ pub(super) struct TunnelStarter {
 pub(super) struct StationTunnels {
     pub(super) tunnels: Arc<Tunnels>,
     kubo: Option<Arc<KuboCarrier>>,
+    /// What goes between the parts and through them, and our own node.
     tasks: TaskGroup,
     keeper: Option<carrying::AddressKeeper>,
 }
@@ -186,15 +221,37 @@ impl StationTunnels {
 }
 
 impl TunnelStarter {
-    /// Starts tunnels. `None`: kubo is to carry them and does not answer yet.
+    /// Tells commands, and whoever dials, how it stands.
+    pub(super) fn say(&self, state: TunnelState) {
+        if let Some(why) = state.why_none() {
+            self.dialer.tell_why_none(why);
+        }
+        self.published.send_replace(state);
+    }
+
+    /// Starts tunnels. What a start that fails has begun is ended again.
     ///
     /// # Errors
     /// [`TunnelError`].
-    pub(super) async fn start(
+    async fn start(
         &self,
         config: &Config,
         relay: Option<&RelayEntrance>,
-    ) -> Result<Option<StationTunnels>, TunnelError> {
+    ) -> Result<Start, TunnelError> {
+        let tasks = self.tasks.child(TUNNEL_TASKS_MAX);
+        let started = self.start_in(&tasks, config, relay).await;
+        if !matches!(started, Ok(Start::Started(_))) {
+            tasks.end().await;
+        }
+        started
+    }
+
+    async fn start_in(
+        &self,
+        tasks: &TaskGroup,
+        config: &Config,
+        relay: Option<&RelayEntrance>,
+    ) -> Result<Start, TunnelError> {
         let swarm_key = settings::swarm_key(config).await?;
         let settings = registry_settings(config)?;
         let membership = {
@@ -205,23 +262,23 @@ impl TunnelStarter {
         self.halted.send_replace(membership.halted.clone());
         let identity = settings::identity(config, &self.identity)?;
         let guests = watch::Sender::default();
-        let tasks = self.tasks.child(WIRING_TASKS_MAX);
         let carried = carrying::start(
             self,
+            tasks,
             config,
             &identity,
             swarm_key.as_ref(),
             &membership,
             &guests,
         );
-        let Some(Carried {
+        let Carried {
             carrier,
             inbound,
             found,
             kind,
-        }) = carried.await?
-        else {
-            return Ok(None);
+        } = match carried.await? {
+            Carrying::Started(carried) => carried,
+            Carrying::WaitsForKubo(why) => return Ok(Start::WaitsForKubo(why)),
         };
         let is_secret = swarm_key.as_ref().is_some_and(|key| !key.is_public());
         let options = RegistryOptions {
@@ -236,18 +293,18 @@ impl TunnelStarter {
             halted: membership.halted.is_some(),
             guests,
         };
+        // From here on the registry keeps the captain's word.
+        let _busy = self.trust_files.busy.lock().await;
         let registry = {
             let (clock, random) = (self.clock.clone(), self.random.clone());
             blocking(move || Registry::open(options, settings, clock, random)).await?
         };
         let registry = Arc::new(registry);
-        let has_relay = relay.is_some();
-        let services = Services::load(
-            Arc::clone(&carrier),
-            self.directory.services(),
-            has_relay,
-            tasks.child(VISITS_MAX),
-        )?;
+        let services = {
+            let (carrier, path) = (Arc::clone(&carrier), self.directory.services());
+            let (is_served, mouths) = (relay.is_some(), tasks.child(VISITS_MAX));
+            blocking(move || Services::load(carrier, path, is_served, mouths)).await?
+        };
         let services = Arc::new(services);
         take_services(&services, config).await;
         let tunnels = Arc::new(Tunnels {
@@ -255,7 +312,7 @@ impl TunnelStarter {
             registry: Arc::clone(&registry),
             services: Arc::clone(&services),
         });
-        wiring::connect(self, &tunnels, config, found, &tasks)?;
+        wiring::connect(self, &tunnels, config, found, tasks)?;
         let visits = tasks.child(VISITS_MAX);
         let parts = Inbound {
             relay: relay.cloned(),
@@ -272,33 +329,15 @@ impl TunnelStarter {
         };
         // At once: a command that makes a run right away must know with whom.
         self.found.send_replace(registry.found().borrow().clone());
+        self.known_as.send_replace(carrier.peer_id().to_string());
         self.dialer.take_carrier(carrier);
-        self.published.send_replace(Some(Arc::clone(&tunnels)));
-        Ok(Some(StationTunnels {
+        self.say(TunnelState::Started(Arc::clone(&tunnels)));
+        Ok(Start::Started(Box::new(StationTunnels {
             tunnels,
             kubo,
-            tasks,
+            tasks: tasks.clone(),
             keeper,
-        }))
-    }
-
-    /// Starts tunnels as soon as kubo answers.
-    pub(super) async fn start_when_kubo_answers(
-        self,
-        config: Config,
-        relay: Option<RelayEntrance>,
-    ) -> Option<StationTunnels> {
-        loop {
-            tokio::time::sleep(KUBO_AGAIN_AFTER).await;
-            match self.start(&config, relay.as_ref()).await {
-                Ok(Some(tunnels)) => return Some(tunnels),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(%error, "no tunnels");
-                    return None;
-                }
-            }
-        }
+        })))
     }
 }
 

@@ -1,0 +1,151 @@
+//! One constellation never leaks into another (D16), and the captain's word is kept where there are no tunnels, with the real binary.
+
+mod common;
+
+use common::{Home, Station, author, notes};
+use serde_json::Value;
+
+/// A relay that exchanges when asked, whose tunnels nobody finds by chance.
+const ALONE: &str = r#"
+[relay]
+listen = "127.0.0.1:0"
+[schedule]
+every = "0s"
+[tunnel]
+listen = ["/ip4/127.0.0.1/tcp/0"]
+mdns = false
+kademlia = "off"
+[kubo]
+use = "never"
+"#;
+
+fn named(name: &str, rest: &str) -> String {
+    format!("[station]\nconstellation = \"{name}\"\n{rest}")
+}
+
+fn invite(home: &Home) -> String {
+    let invitation = home.run(&["invite", "--json"]).with_code(0).json();
+    invitation["token"].as_str().expect("a token").to_owned()
+}
+
+/// Where a station may be reached.
+fn address(home: &Home) -> String {
+    let tunnels = home.run(&["tunnel", "ls", "--json"]).with_code(0).json();
+    let address = tunnels["carrier"]["addresses"][0]
+        .as_str()
+        .expect("listening");
+    format!(
+        "{address}/p2p/{}",
+        tunnels["peer_id"].as_str().expect("a PeerID")
+    )
+}
+
+fn is_halted(home: &Home) -> bool {
+    home.status()["halted"]
+        .as_str()
+        .is_some_and(|why| why.contains("--accept-constellation"))
+}
+
+#[test]
+fn a_station_whose_constellation_changes_shares_nothing_until_the_captain_confirms() {
+    let (one, other) = (
+        Home::with_config(&named("ours", ALONE)),
+        Home::with_config(&named("ours", ALONE)),
+    );
+    let running = one.start();
+    let _other = other.start();
+    other.run(&["join", &invite(&one)]).with_code(0);
+    one.import(&notes(&author(1), 1_700_000_000, 4));
+    other.sync(&["--peer", &address(&one)], 0);
+    running.stop();
+
+    one.configure(&named("theirs", ALONE));
+    let running = one.start();
+    assert!(is_halted(&one), "{}", one.status());
+    let halted = one.run(&["sync"]).with_code(2);
+    assert!(halted.err.contains("--accept-constellation"), "{halted:?}");
+    other.sync(&["--peer", &address(&one)], 3);
+    one.run(&["invite"]).with_code(2);
+    running.stop();
+    one.run(&["sync"]).with_code(2);
+
+    let accepted = one.run(&["init", "--accept-constellation"]).with_code(0);
+    assert!(
+        accepted.out.contains("belongs to the constellation"),
+        "{accepted:?}"
+    );
+    let _running = one.start();
+    assert_eq!(one.status()["halted"], Value::Null);
+    // It is another constellation now: what its stations say of each other counts no more, our captain's word does.
+    other.run(&["join", &invite(&one)]).with_code(2);
+}
+
+#[test]
+fn a_station_without_tunnels_too_shares_nothing_once_the_constellation_is_another() {
+    let home = Home::with_config(&named("ours", common::QUIET));
+    let peer = Home::new();
+    let peer_station = peer.start();
+    let to_peer = ["sync", "--peer", peer_station.address()];
+    home.import(&notes(&author(1), 1_700_000_000, 4));
+    home.run(&to_peer).with_code(0);
+    home.configure(&named("theirs", common::QUIET));
+    let halted = home.run(&to_peer).with_code(2);
+    assert!(halted.err.contains("--accept-constellation"), "{halted:?}");
+    let running = home.start();
+    assert!(is_halted(&home));
+    home.run(&to_peer).with_code(2);
+    running.stop();
+    home.run(&["init", "--accept-constellation"]).with_code(0);
+    home.run(&to_peer).with_code(0);
+}
+
+#[test]
+fn a_station_is_put_out_also_while_tunnels_are_off_or_wait_for_kubo() {
+    let (one, other, third) = (
+        Home::with_config(ALONE),
+        Home::with_config(ALONE),
+        Home::with_config(ALONE),
+    );
+    let running = one.start();
+    let _others: [Station<'_>; 2] = [other.start(), third.start()];
+    for home in [&other, &third] {
+        home.run(&["join", &invite(&one)]).with_code(0);
+    }
+    running.stop();
+    let id = |home: &Home| {
+        home.status()["peer_id"]
+            .as_str()
+            .expect("a PeerID")
+            .to_owned()
+    };
+
+    let off = ALONE.replace("[tunnel]", "[tunnel]\nenabled = false");
+    one.configure(&off);
+    let running = one.start();
+    one.run(&["peers", "revoke", &id(&other)]).with_code(0);
+    let ourselves = one.run(&["peers", "revoke", &id(&one)]).with_code(2);
+    assert!(ourselves.err.contains("itself"), "{ourselves:?}");
+    let off = one.run(&["invite"]).with_code(2);
+    assert!(off.err.contains("switched off"), "{off:?}");
+    running.stop();
+
+    // Nobody listens there.
+    let waits = ALONE.replace(
+        "use = \"never\"",
+        "use = \"always\"\napi = \"http://127.0.0.1:9\"",
+    );
+    one.configure(&waits);
+    let running = one.start();
+    one.run(&["peers", "revoke", &id(&third)]).with_code(0);
+    let waiting = one.status()["no_tunnels"].to_string();
+    assert!(waiting.contains("kubo"), "{waiting}");
+    // What is read again meanwhile counts when kubo answers, or is no longer waited for.
+    running.stop();
+
+    one.configure(ALONE);
+    let _running = one.start();
+    let to_one = address(&one);
+    for home in [&other, &third] {
+        home.sync(&["--peer", &to_one], 3);
+    }
+}
