@@ -1,6 +1,6 @@
 //! An open stream, as the rest of the program sees it: counted while it lives, and cut when its connection is.
 //!
-//! Takes a libp2p stream; gives tokio's traits. Deliberately absent: buffering. Dropping it resets the stream unless
+//! Takes a libp2p stream; gives tokio's traits. Invariant: after an error every call gives one. Deliberately absent: buffering. Dropping it resets the stream unless
 //! both sides have finished.
 
 use std::io;
@@ -74,6 +74,8 @@ pub(crate) struct Tunnelled {
     place: Place,
     /// We went ahead without waiting for the peer's yes, which comes with its first byte.
     assumed: Option<Assumed>,
+    /// How it failed: it is not touched again.
+    failed: Option<io::ErrorKind>,
 }
 
 impl Tunnelled {
@@ -82,6 +84,7 @@ impl Tunnelled {
             bytes: stream.compat(),
             place,
             assumed,
+            failed: None,
         }
     }
 }
@@ -94,14 +97,31 @@ impl std::fmt::Debug for Tunnelled {
     }
 }
 
+impl Tunnelled {
+    /// Polls the stream, unless it has failed: libp2p panics when a stream is used whose negotiation has failed.
+    fn drive<T>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut Compat<Stream>>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.place.check()?;
+        if let Some(kind) = self.failed {
+            return Poll::Ready(Err(io::Error::new(kind, "the stream has failed")));
+        }
+        let polled = poll(Pin::new(&mut self.bytes));
+        if let Poll::Ready(Err(error)) = &polled {
+            self.failed = Some(error.kind());
+        }
+        polled
+    }
+}
+
 impl AsyncRead for Tunnelled {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.place.check()?;
-        let polled = Pin::new(&mut self.bytes).poll_read(context, buffer);
+        let polled = self.drive(|bytes| bytes.poll_read(context, buffer));
         if polled.is_ready()
             && let Some(assumed) = self.assumed.take()
             && let Poll::Ready(Err(error)) = polled
@@ -118,8 +138,7 @@ impl AsyncWrite for Tunnelled {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.place.check()?;
-        Pin::new(&mut self.bytes).poll_write(context, bytes)
+        self.drive(|stream| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -127,8 +146,7 @@ impl AsyncWrite for Tunnelled {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.place.check()?;
-        Pin::new(&mut self.bytes).poll_write_vectored(context, parts)
+        self.drive(|stream| stream.poll_write_vectored(context, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,12 +154,10 @@ impl AsyncWrite for Tunnelled {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.place.check()?;
-        Pin::new(&mut self.bytes).poll_flush(context)
+        self.drive(|stream| stream.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.place.check()?;
-        Pin::new(&mut self.bytes).poll_shutdown(context)
+        self.drive(|stream| stream.poll_shutdown(context))
     }
 }

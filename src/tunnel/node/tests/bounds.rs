@@ -270,7 +270,12 @@ async fn a_service_that_is_taken_away_is_noticed_also_by_streams_that_went_ahead
     let declined = async {
         loop {
             match first.try_open(far, "my-app").await {
-                Ok(mut stream) => assert!(ends(&mut stream).await),
+                Ok(mut stream) => {
+                    assert!(ends(&mut stream).await);
+                    // Whoever goes on using it gets errors: libp2p itself would panic.
+                    assert!(stream.flush().await.is_err());
+                    assert!(stream.write_all(b"more").await.is_err());
+                }
                 Err(error) => break error,
             }
         }
