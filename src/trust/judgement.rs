@@ -1,14 +1,16 @@
 //! The judging itself, level by level; what the rules are is in `standing.rs`.
 //!
 //! Takes whom each station lets in and wants out; gives a [`Standing`]. Pure. Invariant: what is decided of a level
-//! depends on this and lower levels only, so one pass decides everything. Worst case: for each vouch a union of two
-//! sets of [`STATIONS_MAX`] bits.
+//! depends on this and lower levels, and on whom juniors put out in the rounds before. Worst case: [`ROUNDS_MAX`] passes,
+//! in each for every vouch a union of two sets of [`STATIONS_MAX`] bits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::card::{Revocation, Vouch};
 use super::signed::{Binding, VerifiedCard};
-use super::standing::{Ground, LEVELS_MAX, RevokedBy, STATIONS_MAX, STRANGERS_MAX, Standing, Why};
+use super::standing::{
+    Ground, LEVELS_MAX, ROUNDS_MAX, RevokedBy, STATIONS_MAX, STRANGERS_MAX, Standing, Why,
+};
 use crate::tunnel::{PeerId, StationKey};
 
 /// What one station says.
@@ -93,8 +95,11 @@ struct Judged<'w> {
     /// Through whom it came in, along any chain.
     before: Stations,
     /// Who put it out, and when.
-    revoked: Option<(Index, u64)>,
+    revoked: Option<(PeerId, u64)>,
 }
+
+/// Whom juniors put out (rule 5): who did, and when.
+type Overruled = BTreeMap<PeerId, (PeerId, u64)>;
 
 /// Those who let somebody in, and the key that each names.
 type Parents<'w> = Vec<(Index, Option<&'w StationKey>)>;
@@ -103,6 +108,7 @@ struct Court<'w> {
     own: &'w Own<'w>,
     words: &'w BTreeMap<PeerId, Word<'w>>,
     ours: BTreeMap<PeerId, u64>,
+    overruled: &'w Overruled,
     judged: Vec<Judged<'w>>,
     /// Revocations by admitted stations of the levels that are done.
     against: BTreeMap<PeerId, Vec<(Index, u64)>>,
@@ -111,6 +117,23 @@ struct Court<'w> {
 
 /// Judges everybody.
 pub(super) fn judge(own: &Own<'_>, words: &BTreeMap<PeerId, Word<'_>>) -> Standing {
+    let mut overruled = Overruled::new();
+    for _ in 1..ROUNDS_MAX {
+        let more = pass(own, words, &overruled).put_out_by_juniors();
+        if more.is_empty() {
+            break;
+        }
+        overruled.extend(more);
+    }
+    pass(own, words, &overruled).close()
+}
+
+/// Judges level by level.
+fn pass<'w>(
+    own: &'w Own<'w>,
+    words: &'w BTreeMap<PeerId, Word<'w>>,
+    overruled: &'w Overruled,
+) -> Court<'w> {
     let mut court = Court {
         own,
         words,
@@ -120,6 +143,7 @@ pub(super) fn judge(own: &Own<'_>, words: &BTreeMap<PeerId, Word<'_>>) -> Standi
             .iter()
             .map(|revocation| (revocation.peer, revocation.at))
             .collect(),
+        overruled,
         judged: Vec::new(),
         against: BTreeMap::new(),
         standing: Standing {
@@ -147,7 +171,7 @@ pub(super) fn judge(own: &Own<'_>, words: &BTreeMap<PeerId, Word<'_>>) -> Standi
             break;
         }
     }
-    court.close()
+    court
 }
 
 impl<'w> Court<'w> {
@@ -195,7 +219,7 @@ impl<'w> Court<'w> {
             .collect()
     }
 
-    /// Rules 1, 2 and 4.
+    /// Rules 1, 2 and 4, and what follows from 5.
     fn enter(&mut self, peer: PeerId, level: u32, parents: &Parents<'w>) {
         let mut before = Stations::default();
         for (parent, key) in parents {
@@ -209,13 +233,19 @@ impl<'w> Court<'w> {
         // Whom our captain allowed has none: it is level 1.
         let seniors = self.against.get(&peer).map_or(&[][..], Vec::as_slice);
         let (fate, revoked) = if let Some(at) = self.ours.get(&peer) {
-            (Fate::Silenced, Some((0, *at)))
-        } else if seniors.is_empty() {
-            (Fate::Admitted, None)
-        } else if seniors.iter().any(|(senior, _)| before.contains(*senior)) {
-            (Fate::Silenced, seniors.first().copied())
+            (Fate::Silenced, Some((self.own.me, *at)))
+        } else if let Some((first, at)) = seniors.first() {
+            let is_through = |(senior, _): &(Index, u64)| before.contains(*senior);
+            let fate = if seniors.iter().any(is_through) {
+                Fate::Silenced
+            } else {
+                Fate::Out
+            };
+            (fate, Some((self.judged[*first].peer, *at)))
+        } else if let Some(by) = self.overruled.get(&peer) {
+            (Fate::Out, Some(*by))
         } else {
-            (Fate::Out, seniors.first().copied())
+            (Fate::Admitted, None)
         };
         let word = self.words.get(&peer).filter(|word| {
             let keys = self.standing.keys.get(&peer);
@@ -241,11 +271,11 @@ impl<'w> Court<'w> {
 
     /// Rule 3, for those from `first` on.
     fn put_out_each_other(&mut self, first: Index) {
-        let mut revoked: BTreeMap<PeerId, (Index, u64)> = BTreeMap::new();
+        let mut revoked: BTreeMap<PeerId, (PeerId, u64)> = BTreeMap::new();
         for index in first..self.judged.len() {
             if self.judged[index].fate == Fate::Admitted {
                 for revocation in self.judged[index].word.revocations {
-                    let by = (index, revocation.at);
+                    let by = (self.judged[index].peer, revocation.at);
                     revoked.entry(revocation.peer).or_insert(by);
                 }
             }
@@ -261,12 +291,46 @@ impl<'w> Court<'w> {
         }
     }
 
+    /// Rule 5, for the most senior juniors that have something to say: whom they put out. What follows from that is for the
+    /// next round.
+    fn put_out_by_juniors(&self) -> Overruled {
+        let places = self.judged.iter().enumerate().skip(1);
+        let places: BTreeMap<PeerId, Index> =
+            places.map(|(index, judged)| (judged.peer, index)).collect();
+        let mut out = Overruled::new();
+        let mut heard = u32::MAX;
+        // In the order of levels.
+        for junior in &self.judged[1..] {
+            if junior.level > heard {
+                break;
+            }
+            if junior.fate != Fate::Admitted {
+                continue;
+            }
+            for revocation in junior.word.revocations {
+                let Some(index) = places.get(&revocation.peer) else {
+                    continue;
+                };
+                let senior = &self.judged[*index];
+                if senior.fate == Fate::Admitted
+                    && senior.level < junior.level
+                    && !junior.before.contains(*index)
+                    && !self.own.allowed.contains(&senior.peer)
+                {
+                    heard = junior.level;
+                    out.entry(senior.peer)
+                        .or_insert((junior.peer, revocation.at));
+                }
+            }
+        }
+        out
+    }
+
     fn close(mut self) -> Standing {
         let mut standing = self.standing;
         for judged in &self.judged[1..] {
             match judged.revoked {
                 Some((by, at)) => {
-                    let by = self.judged[by].peer;
                     let silenced = judged.fate == Fate::Silenced;
                     standing
                         .revoked

@@ -2,7 +2,7 @@
 //!
 //! Takes what was said; gives a [`Standing`]. Pure and independent of the order in which cards came. We are level 0.
 //! Whom our captain allowed, or who came in through us, is level 1; whom a station of level n vouches for and nobody
-//! before it, is level n + 1. Levels are judged one after another, so that nobody judges those through whom it came in:
+//! before it, is level n + 1. Levels are judged one after another, and nobody judges those through whom it came in:
 //!
 //! 1. Whom we revoked is out, whatever others say; whom our captain allowed is in, whatever others say.
 //! 2. An admitted station of a lower level (a senior) puts out whom it revokes. Their own revocations never counted then.
@@ -10,12 +10,17 @@
 //!    revocations of those who are out now go no further.
 //! 4. Whoever was put out by us or by a station through which it came in, directly or along the chain, is silenced:
 //!    those it vouched for need another who vouches for them. Put out by others, its vouches still count.
+//! 5. Of those who are still in, a station of a higher level (a junior) puts out whom it revokes too, unless that one is
+//!    among those through whom it came in: its own word would fall with it. The most senior juniors are heard first, and all
+//!    is judged again with whom they put out, until nobody has more to say. So any captain can put out a station everywhere,
+//!    and where two want each other out, the word of the one nearer to us holds.
 //!
 //! Invariant: every admitted station has a chain of vouches from us, and nobody is admitted whom we revoked. To revoke
 //! one station may let others in again: those whom it had revoked.
 //! Deliberately absent: time. A vouch or revocation holds while it is in the newest card; whoever keeps cards takes no
 //! newer one of a station that is out (`cards.rs`), or it would let itself in under another name. Worst case:
-//! [`STATIONS_MAX`] stations with all the vouches that kept cards have room for: some ten milliseconds.
+//! [`STATIONS_MAX`] stations with all the vouches that kept cards have room for: some ten milliseconds for each of at most
+//! [`ROUNDS_MAX`] rounds, of which there is one where no junior revokes a senior.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +34,8 @@ use crate::tunnel::PeerId;
 pub(super) const STATIONS_MAX: usize = 4_096;
 /// Levels that are judged: a chain of so many stations, each of which let in the next, is nobody's constellation.
 pub(super) const LEVELS_MAX: u32 = 64;
+/// How often all is judged: what juniors say after so many rounds is no more than a dispute.
+pub(super) const ROUNDS_MAX: u32 = 16;
 /// Stations remembered as revoked that nobody vouched for; what seniors say goes first.
 pub(super) const STRANGERS_MAX: usize = 16_384;
 

@@ -67,23 +67,51 @@ proptest! {
         }
     }
 
-    /// Nobody judges those through whom it came in, nor anybody else before it, whatever it says.
+    /// Nobody judges those through whom it came in, nor whom our captain allowed, whatever it says.
     #[test]
-    fn a_station_changes_nothing_before_it(world in worlds(), who in 1..STATIONS, said in worlds()) {
-        let before = world.judged();
-        let Some(why) = before.admitted.get(&peers()[usize::from(who)]) else {
+    fn a_station_changes_nothing_of_those_through_whom_it_came_in(
+        world in worlds(), who in 1..STATIONS, said in worlds(),
+    ) {
+        let world = world.without_revocations();
+        let (before, peers) = (world.judged(), peers());
+        let Some(why) = before.admitted.get(&peers[usize::from(who)]) else {
             return Ok(());
         };
         let mut changed = world.clone();
         changed.vouches.retain(|pair| pair.0 != who);
-        changed.revokes.retain(|pair| pair.0 != who);
         changed.vouches.extend(said.vouches.iter().map(|pair| (who, pair.1)));
         changed.revokes.extend(said.revokes.iter().map(|pair| (who, pair.1)));
         let after = changed.judged();
-        for (peer, seniors) in &before.admitted {
-            if seniors.level < why.level || seniors.ground == Ground::Allowed {
-                prop_assert_eq!(after.admitted.get(peer), Some(seniors));
+        let naive = Naive::of(&world);
+        for (number, peer) in (0..STATIONS).zip(&peers) {
+            let is_before = naive.came_in_through(number, who, why.level);
+            let is_allowed = world.allowed.contains(&number);
+            if let Some(was) = before.admitted.get(peer).filter(|_| is_before || is_allowed) {
+                prop_assert_eq!(after.admitted.get(peer), Some(was));
             }
+        }
+    }
+
+    /// One word puts out a station everywhere: any that is in may say it, but of those through whom it came in itself.
+    #[test]
+    fn whoever_is_in_puts_out_whom_it_revokes(world in worlds(), by in 1..STATIONS, of in 1..STATIONS) {
+        let mut world = world.without_revocations();
+        let (before, peers) = (world.judged(), peers());
+        let (by_peer, of_peer) = (peers[usize::from(by)], peers[usize::from(of)]);
+        let Some(why) = before.admitted.get(&by_peer) else {
+            return Ok(());
+        };
+        let depends = Naive::of(&world).came_in_through(of, by, why.level);
+        let is_allowed = world.allowed.contains(&of);
+        world.revokes.insert((by, of));
+        let after = world.judged();
+        if depends || is_allowed {
+            prop_assert_eq!(after.admitted.get(&of_peer), before.admitted.get(&of_peer));
+            if before.admitted.contains_key(&of_peer) {
+                prop_assert!(after.disputed[&of_peer].contains(&by_peer));
+            }
+        } else {
+            prop_assert!(!after.admitted.contains_key(&of_peer));
         }
     }
 
@@ -142,6 +170,47 @@ fn a_stranger_to_the_chain_puts_out_one_only() {
         world.vouches.insert((2, 5));
         assert_eq!(world.admitted(), [1, 2, 5].into());
     }
+}
+
+/// The chain of those who joined one after another, seen from its beginning, its middle and its end.
+#[test]
+fn in_a_chain_the_last_puts_out_a_branch_of_the_middle_wherever_one_looks_from() {
+    for me in 0..5_u8 {
+        let place = |number: u8| {
+            if number == me {
+                0
+            } else if number == 0 {
+                me
+            } else {
+                number
+            }
+        };
+        // 0 to 4 in a row; 5 came in by 1.
+        let links = [(0, 1), (1, 2), (2, 3), (3, 4), (1, 5)];
+        let mut world = World::default();
+        for (one, other) in links {
+            world
+                .vouches
+                .extend([(place(one), place(other)), (place(other), place(one))]);
+        }
+        world.revokes.insert((place(4), place(5)));
+        let admitted = world.admitted();
+        assert!(!admitted.contains(&place(5)), "seen from {me}");
+        assert_eq!(admitted.len(), 4, "seen from {me}");
+    }
+}
+
+/// Whom the revoked had put out before returns, and where two want each other out the nearer one's word holds.
+#[test]
+fn a_junior_puts_out_a_compromised_senior_and_whom_that_one_had_put_out_returns() {
+    let mut world = World::default();
+    world
+        .vouches
+        .extend([(0, 1), (0, 2), (1, 3), (3, 4), (1, 5)]);
+    world.revokes.extend([(2, 5), (4, 2)]);
+    assert_eq!(world.admitted(), [1, 3, 4, 5].into());
+    world.revokes.insert((2, 4));
+    assert_eq!(world.admitted(), [1, 2, 3].into());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::card::{Revocation, Vouch};
 use super::judgement::{self, Own, Word};
-use super::standing::Standing;
+use super::standing::{ROUNDS_MAX, Standing};
 use crate::tunnel::{Identity, PeerId};
 
 /// We, and those of whom there is talk.
@@ -113,13 +113,47 @@ type Question = (&'static str, u8, u8, u32);
 /// The rules, each as a sentence. It asks again and again; answers are remembered only to spare time.
 pub(super) struct Naive<'w> {
     world: &'w World,
+    /// Whom juniors put out.
+    overruled: BTreeSet<u8>,
     known: RefCell<HashMap<Question, bool>>,
 }
 
 impl<'w> Naive<'w> {
+    /// Rule 5: the most senior juniors who have something to say are heard, and all is asked again.
     pub(super) fn of(world: &'w World) -> Self {
+        let mut naive = Self::knowing(world, BTreeSet::new());
+        for _ in 1..ROUNDS_MAX {
+            let levels = 2..u32::from(STATIONS);
+            let said = levels.map(|level| naive.put_out_by_juniors(level));
+            let Some(more) = said.into_iter().find(|more| !more.is_empty()) else {
+                break;
+            };
+            let overruled = naive.overruled.union(&more).copied().collect();
+            naive = Self::knowing(world, overruled);
+        }
+        naive
+    }
+
+    fn knowing(world: &'w World, overruled: BTreeSet<u8>) -> Self {
         let known = RefCell::default();
-        Self { world, known }
+        Self {
+            world,
+            overruled,
+            known,
+        }
+    }
+
+    fn put_out_by_juniors(&self, level: u32) -> BTreeSet<u8> {
+        let says = |junior: u8, senior: u8| {
+            self.revokes(junior, senior)
+                && self.is_admitted(junior, level)
+                && (1..level).any(|lower| self.is_admitted(senior, lower))
+                && !self.came_in_through(senior, junior, level)
+                && !self.is_allowed(senior)
+        };
+        (1..STATIONS)
+            .filter(|senior| (1..STATIONS).any(|junior| says(junior, *senior)))
+            .collect()
     }
 
     fn once(&self, key: Question, answer: impl FnOnce() -> bool) -> bool {
@@ -161,7 +195,7 @@ impl<'w> Naive<'w> {
         self.could_be_at(x, level) && !(0..level).any(|lower| self.could_be_at(x, lower))
     }
 
-    fn came_in_through(&self, z: u8, x: u8, level: u32) -> bool {
+    pub(super) fn came_in_through(&self, z: u8, x: u8, level: u32) -> bool {
         level > 0
             && self.once(("through", z, x, level), || {
                 (0..STATIONS).any(|p| {
@@ -187,7 +221,9 @@ impl<'w> Naive<'w> {
     fn is_out_by_a_senior(&self, x: u8, level: u32) -> bool {
         let by_a_senior =
             |z| self.revokes(z, x) && (1..level).any(|lower| self.is_admitted(z, lower));
-        self.revokes(0, x) || !self.is_allowed(x) && (1..STATIONS).any(by_a_senior)
+        self.revokes(0, x)
+            || self.overruled.contains(&x)
+            || !self.is_allowed(x) && (1..STATIONS).any(by_a_senior)
     }
 
     pub(super) fn is_admitted(&self, x: u8, level: u32) -> bool {
