@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Home, Station, author, notes};
+use common::{Home, Station, author, notes, wait_until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A relay that exchanges when asked, whose tunnels nobody finds by chance.
@@ -97,6 +98,49 @@ fn a_station_without_tunnels_too_shares_nothing_once_the_constellation_is_anothe
     running.stop();
     home.run(&["init", "--accept-constellation"]).with_code(0);
     home.run(&to_peer).with_code(0);
+}
+
+#[test]
+fn a_reload_that_names_another_constellation_stops_all_sharing_and_one_that_names_the_old_one_lets_it_go_on()
+ {
+    let (one, other) = (
+        Home::with_config(&named("ours", ALONE)),
+        Home::with_config(&named("ours", ALONE)),
+    );
+    let running = one.start();
+    let _other = other.start();
+    other.run(&["join", &invite(&one)]).with_code(0);
+    let to_one = address(&one);
+    one.import(&notes(&author(1), 1_700_000_000, 4));
+    other.sync(&["--peer", &to_one], 0);
+
+    one.configure(&named("theirs", ALONE));
+    running.signal(Signal::HUP);
+    wait_until("it is halted", || is_halted(&one));
+    one.run(&["sync"]).with_code(2);
+    one.run(&["invite"]).with_code(2);
+    other.sync(&["--peer", &to_one], 3);
+
+    one.configure(&named("ours", ALONE));
+    running.signal(Signal::HUP);
+    wait_until("it goes on", || one.status()["halted"].is_null());
+    other.sync(&["--peer", &to_one], 0);
+
+    // Confirmed while it runs, it needs a restart: its cards are of the old one.
+    one.configure(&named("theirs", ALONE));
+    running.signal(Signal::HUP);
+    wait_until("it is halted", || is_halted(&one));
+    one.run(&["init", "--accept-constellation"]).with_code(0);
+    running.signal(Signal::HUP);
+    wait_until("it asks for a restart", || {
+        one.status()["halted"]
+            .as_str()
+            .is_some_and(|why| why.contains("restart"))
+    });
+    other.sync(&["--peer", &to_one], 3);
+    running.stop();
+    let _running = one.start();
+    assert_eq!(one.status()["halted"], Value::Null);
 }
 
 #[test]

@@ -250,12 +250,11 @@ pub(super) async fn peers(global: &Global, arguments: PeersArguments) -> Result<
             })
         }
         Some(PeersCommand::Add { address }) => {
-            let said = match address.peer_id() {
-                Some(_) => format!("{address} is a peer now, and may enter"),
-                None => format!("{address} is a peer now"),
-            };
-            ask(global, TunnelCommand::AddPeer(address)).await?;
-            outln!("{said}");
+            let is_station = address.peer_id().is_some();
+            let shown = address.to_string();
+            let answer = ask(global, TunnelCommand::AddPeer(address)).await?;
+            let revoked: Option<String> = read(answer)?;
+            outln!("{}", added(&shown, is_station, revoked));
             Ok(Exit::Done)
         }
         Some(PeersCommand::Remove { peer }) => {
@@ -275,6 +274,17 @@ pub(super) async fn peers(global: &Global, arguments: PeersArguments) -> Result<
             outln!("{revoked} is out here, and everywhere once the cards have gone round");
             Ok(Exit::Done)
         }
+    }
+}
+
+fn added(address: &str, is_station: bool, revoked: Option<String>) -> String {
+    match revoked {
+        Some(by) => format!(
+            "{address} is added, but {by}: it does not enter, and no run exchanges with it, until constellation peers \
+             allow {address} takes that back"
+        ),
+        None if is_station => format!("{address} is a peer now, and may enter"),
+        None => format!("{address} is a peer now"),
     }
 }
 

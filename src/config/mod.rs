@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 pub use sample::sample;
 pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions};
@@ -17,6 +17,7 @@ pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions
 use crate::relay_server::RelayOptions;
 use crate::schedule::ScheduleOptions;
 use crate::sync::{Deadlines, PeerOptions, ScopeOptions, SyncOptions};
+use crate::trust::CARD_TEXT_BYTES_MAX;
 
 /// Prefix of the variables that override keys.
 const ENVIRONMENT_PREFIX: &str = "CONSTELLATION_";
@@ -51,7 +52,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StationOptions {
-    /// What the station calls itself in reports and to other relays.
+    /// What the station calls itself in reports and to other stations; no longer than a card has room for.
+    #[serde(deserialize_with = "short_name")]
     pub name: String,
     /// The name of the constellation. Absent: that of its swarm key, or the one it joined, or one of its own.
     pub constellation: Option<String>,
@@ -64,6 +66,29 @@ impl Default for StationOptions {
             constellation: None,
         }
     }
+}
+
+/// A name, refused if others would see only its beginning.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ShortName(String);
+
+impl TryFrom<String> for ShortName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        if name.len() > CARD_TEXT_BYTES_MAX {
+            let bytes = name.len();
+            return Err(format!(
+                "a station's name has at most {CARD_TEXT_BYTES_MAX} bytes, this one has {bytes}"
+            ));
+        }
+        Ok(Self(name))
+    }
+}
+
+fn short_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    ShortName::deserialize(source).map(|ShortName(name)| name)
 }
 
 /// Why a configuration is refused.
@@ -239,6 +264,27 @@ mod tests {
         let error = error.to_string();
         assert!(
             error.contains("line 2") && error.contains("not a multiaddr"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_no_card_has_room_for_is_refused_with_its_line() {
+        let name = "é".repeat(129);
+        let error = load(&format!("[station]\nname = \"{name}\"\n"), &[]).expect_err("refused");
+        let error = error.to_string();
+        assert!(
+            error.contains("line 2") && error.contains("at most 256 bytes"),
+            "{error}"
+        );
+        let fitting = "é".repeat(128);
+        let config = load(&format!("[station]\nname = \"{fitting}\"\n"), &[]).expect("valid");
+        assert_eq!(config.station.name, fitting);
+        let long = format!("/dns4/{}/tcp/4011", "x".repeat(256));
+        let error = load(&format!("[tunnel]\n\nexternal = [\"{long}\"]\n"), &[]);
+        let error = error.expect_err("refused").to_string();
+        assert!(
+            error.contains("line 3") && error.contains("too long for a card"),
             "{error}"
         );
     }

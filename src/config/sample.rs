@@ -12,7 +12,7 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # CONSTELLATION_RELAY__LISTEN=127.0.0.1:7778. SIGHUP has a running station read this file again.
 
 [station]
-# What the station calls itself in reports.
+# What the station calls itself in reports; at most 256 bytes.
 #name = "constellation"
 # The name of the constellation. By default it is known by its swarm key, or is the one that this station joined, or one
 # of its own. When it changes, nothing is shared until you confirm it: constellation init --accept-constellation.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use crate::discovery::station_named;
 use crate::peer::{Multiaddr, PeerAddress};
 use crate::services::{ExposedOptions, OpenOptions};
+use crate::trust::fits_in_a_card;
 use crate::tunnel::ServiceName;
 
 /// Where libp2p listens unless told otherwise.
@@ -35,7 +36,7 @@ pub struct TunnelOptions {
     #[serde(deserialize_with = "some_multiaddrs")]
     pub listen: Option<Vec<Multiaddr>>,
     /// Addresses by which others reach us besides those that we see ourselves, for instance a forwarded port.
-    #[serde(deserialize_with = "multiaddrs")]
+    #[serde(deserialize_with = "told_multiaddrs")]
     pub external: Vec<Multiaddr>,
     /// The key file of a private swarm.
     pub swarm_key: Option<PathBuf>,
@@ -78,6 +79,32 @@ impl TryFrom<String> for Place {
             format!("{text}: not a multiaddr ({why}); expected for instance /ip4/0.0.0.0/tcp/4011")
         })
     }
+}
+
+/// An address that others are told of.
+#[derive(Deserialize)]
+#[serde(try_from = "Place")]
+struct ToldPlace(Multiaddr);
+
+impl TryFrom<Place> for ToldPlace {
+    type Error = String;
+
+    fn try_from(Place(address): Place) -> Result<Self, String> {
+        if fits_in_a_card(&address) {
+            return Ok(Self(address));
+        }
+        Err(format!(
+            "{address}: too long for a card, others could not be told of it"
+        ))
+    }
+}
+
+fn told_multiaddrs<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Multiaddr>, D::Error> {
+    let places = Vec::<ToldPlace>::deserialize(source)?;
+    Ok(places
+        .into_iter()
+        .map(|ToldPlace(address)| address)
+        .collect())
 }
 
 fn multiaddrs<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Multiaddr>, D::Error> {

@@ -17,7 +17,7 @@ use crate::services::{
     ExposedOptions, OpenOptions, ServiceError, Services, ServicesStatus, detect,
 };
 use crate::trust::Invitation;
-use crate::tunnel::{Carrier, CarrierState, OpenError, ServiceName, Source};
+use crate::tunnel::{Carrier, CarrierState, OpenError, Refusal, ServiceName, Source};
 
 /// How long the carrier may take to find out where it may be reached.
 const ADDRESSES_DEADLINE: Duration = Duration::from_secs(5);
@@ -66,7 +66,7 @@ pub enum TunnelCommand {
     },
     /// A list of [`PeerReport`].
     Peers,
-    /// Nothing.
+    /// By whom it is out still, in words; nothing if it may enter, or is a relay.
     AddPeer(PeerAddress),
     /// Nothing.
     RemovePeer(String),
@@ -102,9 +102,15 @@ pub struct JoinReport {
 impl Tunnels {
     /// How tunnels are.
     pub fn report(&self) -> TunnelsReport {
+        let mut carrier = self.carrier.state().borrow().as_ref().clone();
+        // The carrier let them in, and nobody had time for them.
+        let turned_away = self.registry.turned_away();
+        if turned_away > 0 {
+            *carrier.refused.entry(Refusal::Overloaded).or_default() += turned_away;
+        }
         TunnelsReport {
             peer_id: self.carrier.peer_id().to_string(),
-            carrier: self.carrier.state().borrow().as_ref().clone(),
+            carrier,
             services: self.services.status(),
         }
     }
@@ -206,6 +212,11 @@ impl Tunnels {
         told.await.unwrap_or_default()
     }
 
+    fn is_linked_with(&self, peer: PeerId) -> bool {
+        let state = self.carrier.state();
+        state.borrow().links.contains_key(&peer.to_string())
+    }
+
     async fn join(
         &self,
         token: &str,
@@ -221,7 +232,10 @@ impl Tunnels {
             .learn(peer, &invitation.addresses, Source::Static);
         let secret = hex::encode(invitation.secret.as_bytes());
         let redeemed = discovery::redeem(self.carrier.as_ref(), peer, secret, card).await;
-        let cards = redeemed.map_err(|error| why_not_joined(&invitation, &error))?;
+        let cards = redeemed.map_err(|error| {
+            let is_linked = self.is_linked_with(peer);
+            why_not_joined(&invitation, &error, is_linked)
+        })?;
         let constellation = invitation.constellation.to_string();
         let registry = Arc::clone(&self.registry);
         let joined = blocking(move || registry.has_joined(&invitation, cards)).await?;
@@ -241,10 +255,17 @@ fn why_not_said(error: discovery::CaptainError) -> CommandError {
     }
 }
 
-/// What the captain with the token can do about it.
-fn why_not_joined(invitation: &Invitation, error: &discovery::ExchangeError) -> CommandError {
+/// What the captain with the token can do about it. `is_linked`: there is a connection with the station still.
+fn why_not_joined(
+    invitation: &Invitation,
+    error: &discovery::ExchangeError,
+    is_linked: bool,
+) -> CommandError {
     let peer = invitation.peer;
     match error {
+        discovery::ExchangeError::Ask(busy) if busy.is_for_now() => CommandError::unreachable(
+            format!("{peer} is busy with others who join; the token is still good: try again"),
+        ),
         discovery::ExchangeError::Ask(discovery::AskError::Refused { reason, .. }) => {
             let said = match reason.as_str() {
                 "used" => "the token was used by another station: ask for a new one",
@@ -261,7 +282,15 @@ fn why_not_joined(invitation: &Invitation, error: &discovery::ExchangeError) -> 
         discovery::ExchangeError::Ask(discovery::AskError::Timeout) => {
             CommandError::unreachable(format!("{peer} did not answer in time: try again"))
         }
-        // Where no token is out nobody may knock, and nobody is told why.
+        // Whoever used a token may use it again, so trying again never spoils it.
+        discovery::ExchangeError::Ask(discovery::AskError::Broken(detail)) if !is_linked => {
+            CommandError::unreachable(format!(
+                "the connection with {peer} broke before it answered ({detail}): unless another station has used the \
+                 token meanwhile it is still good, so try again; if it breaks each time, nobody with this token is let in \
+                 there any more: ask for a new one"
+            ))
+        }
+        // Where no token is out nobody may knock, and nobody is told why: the stream ends, the connection does not.
         discovery::ExchangeError::Ask(_)
         | discovery::ExchangeError::Open(OpenError::NotOffered { .. }) => {
             CommandError::refused(format!(
@@ -323,5 +352,45 @@ pub(super) fn carry_out_without_tunnels(
         | TunnelCommand::Invite { .. }
         | TunnelCommand::Join { .. }
         | TunnelCommand::Peers => Err(why_none),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::messages::ExitReason;
+    use crate::discovery::{AskError, ExchangeError};
+    use crate::trust::{ConstellationId, Secret};
+
+    #[test]
+    fn a_connection_that_broke_says_nothing_against_the_token() {
+        let invitation = Invitation {
+            peer: PeerId::random(),
+            addresses: Vec::new(),
+            constellation: ConstellationId::of_name("x"),
+            secret: Secret::from_bytes([1; 16]),
+            expires: 0,
+            private: false,
+        };
+        let broken = ExchangeError::Ask(AskError::Broken("reset".to_owned()));
+        let busy = ExchangeError::Ask(AskError::Refused {
+            status: http::StatusCode::SERVICE_UNAVAILABLE,
+            reason: "come again".to_owned(),
+        });
+        for error in [broken, busy] {
+            let said = why_not_joined(&invitation, &error, false);
+            assert_eq!(said.exit, ExitReason::Unreachable, "{}", said.message);
+            assert!(said.message.contains("still good"), "{}", said.message);
+            assert!(said.message.contains("try again"), "{}", said.message);
+        }
+        let used = ExchangeError::Ask(AskError::Refused {
+            status: http::StatusCode::FORBIDDEN,
+            reason: "used".to_owned(),
+        });
+        let turned_away = ExchangeError::Ask(AskError::Broken("reset".to_owned()));
+        for error in [used, turned_away] {
+            let said = why_not_joined(&invitation, &error, true);
+            assert_eq!(said.exit, ExitReason::Refused, "{}", said.message);
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::station::{Station, StationError};
 use crate::config::{Config, ConfigError};
 use crate::peer::PeerAddress;
 use crate::schedule::ScheduleOptions;
-use crate::sync::{Runner, SyncRequest};
+use crate::sync::{Neighbours, Runner, SyncRequest};
 
 /// Stations are found in swarms: whom else the next moment brings is met by the same run.
 const FOUND_GATHER_FOR: Duration = Duration::from_secs(3);
@@ -124,15 +124,15 @@ async fn keep_time(
 
 /// Makes a run due when somebody is found who was not known at the start or since.
 async fn meet_found(
-    mut found: watch::Receiver<Arc<Vec<PeerAddress>>>,
+    mut neighbours: watch::Receiver<Arc<Neighbours>>,
     schedule: watch::Receiver<ScheduleOptions>,
     due: Arc<Notify>,
 ) {
     // Those that are known now are met by the first run.
-    let mut met: BTreeSet<PeerAddress> = found.borrow_and_update().iter().cloned().collect();
-    while found.changed().await.is_ok() {
+    let mut met = found(&neighbours.borrow_and_update());
+    while neighbours.changed().await.is_ok() {
         tokio::time::sleep(FOUND_GATHER_FOR).await;
-        let now: BTreeSet<PeerAddress> = found.borrow_and_update().iter().cloned().collect();
+        let now = found(&neighbours.borrow_and_update());
         let somebody_is_new = now.difference(&met).next().is_some();
         // Who goes and comes back is met anew: it may have missed much.
         met = now;
@@ -141,6 +141,10 @@ async fn meet_found(
             tokio::time::sleep(FOUND_RUN_EVERY).await;
         }
     }
+}
+
+fn found(neighbours: &Neighbours) -> BTreeSet<PeerAddress> {
+    neighbours.found.iter().cloned().collect()
 }
 
 async fn make_runs(runner: Runner, due: Arc<Notify>) {
@@ -168,8 +172,13 @@ mod tests {
             let relay = format!("ws://127.0.0.1:{number}");
             relay.parse().unwrap()
         };
-        let known = |numbers: &[u8]| Arc::new(numbers.iter().copied().map(address).collect());
-        let found: watch::Sender<Arc<Vec<PeerAddress>>> = watch::Sender::new(known(&[1]));
+        let known = |numbers: &[u8]| {
+            Arc::new(Neighbours {
+                found: numbers.iter().copied().map(address).collect(),
+                ..Neighbours::default()
+            })
+        };
+        let found = watch::Sender::new(known(&[1]));
         let schedule = watch::Sender::new(ScheduleOptions::default());
         let due = Arc::new(Notify::new());
         let tasks = crate::tasks::TaskGroup::new(1);

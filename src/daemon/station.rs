@@ -17,12 +17,11 @@ use crate::control::{self, ControlContext, StationFacts, TunnelState};
 use crate::discovery::TrustFiles;
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
-use crate::peer::PeerAddress;
 use crate::random::Random;
 use crate::relay_client::Dialer;
 use crate::relay_server::RelayContext;
 use crate::sync::{
-    FileLock, LockError, RunContext, Runner, Surroundings, SyncOptions, SyncRequest,
+    FileLock, LockError, Neighbours, RunContext, Runner, Surroundings, SyncOptions, SyncRequest,
 };
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
@@ -84,8 +83,8 @@ pub struct Station {
     facts: watch::Sender<StationFacts>,
     next_run: watch::Sender<Option<u64>>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
-    /// Peers that were found.
-    found: watch::Receiver<Arc<Vec<PeerAddress>>>,
+    /// Peers that were found, and configured ones that are out.
+    found: watch::Receiver<Arc<Neighbours>>,
     /// Why nothing may be shared at present.
     halted: watch::Sender<Option<String>>,
     /// The PeerID that others know the station by.
@@ -119,7 +118,8 @@ impl Station {
             .await
             .map_err(|error| StationError::Start(error.to_string()))??;
         // Before anybody can ask for a run.
-        let halted = tunnels::why_halted(&directory, config, random.clone()).await?;
+        let compared = tunnels::compare_constellation(&directory, config, random.clone()).await?;
+        let halted = compared.halted;
         let tasks = TaskGroup::new(STATION_TASKS_MAX);
         let run_tasks = tasks.child(RUN_TASKS_MAX);
         let control_tasks = tasks.child(CONTROL_TASKS_MAX);
@@ -128,7 +128,7 @@ impl Station {
         let dialer = Dialer::new();
         let (found, halted) = (watch::Sender::default(), watch::Sender::new(halted));
         let surroundings = Surroundings {
-            found: found.subscribe(),
+            neighbours: found.subscribe(),
             halted: halted.subscribe(),
         };
         let context = RunContext {
@@ -285,7 +285,7 @@ impl Station {
     }
 
     /// Peers that were found, besides those that are configured.
-    pub fn found(&self) -> watch::Receiver<Arc<Vec<PeerAddress>>> {
+    pub fn found(&self) -> watch::Receiver<Arc<Neighbours>> {
         self.found.clone()
     }
 
@@ -339,9 +339,10 @@ impl Station {
     /// # Errors
     /// [`StationError::Tunnels`]: what was in force stays.
     pub async fn reconfigure(&self, config: &Config) -> Result<(), StationError> {
-        let halted = tunnels::why_halted(&self.directory, config, self.random.clone()).await?;
+        let (directory, random) = (&self.directory, self.random.clone());
+        let compared = tunnels::compare_constellation(directory, config, random).await?;
+        let halted = self.upkeep.reconfigure(config, compared).await?;
         self.halted.send_replace(halted);
-        self.upkeep.reconfigure(config).await?;
         self.sync_options
             .send_replace(Arc::new(config.sync_options()));
         self.facts

@@ -7,13 +7,15 @@
 //!
 //! `since` is how far the asker has read at this station; the answer has what changed after that. Without it the request
 //! only hands cards over. Worst case: one body of `BODY_BYTES_MAX` for each stream; from somebody who is not admitted
-//! `JOIN_BYTES_MAX`; a few of either at a time.
+//! `JOIN_BYTES_MAX`; a few of either at a time (`visits.rs`), others are told to come again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
 
 use super::http::{AskError, ask, serve};
 use super::registry::Registry;
@@ -26,6 +28,18 @@ use crate::tunnel::{Carrier, OpenError, ServiceName};
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// A request to join: a secret and one card.
 const JOIN_BYTES_MAX: usize = 600 << 10;
+
+/// How long a newcomer waits, each time that too many others are being served, before it comes again.
+const JOIN_PAUSES: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+/// How long it waits before it comes again, once, when the connection broke: whoever has used a token may use it again.
+const BROKEN_PAUSE: Duration = Duration::from_millis(500);
+/// For all its attempts together.
+const JOIN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Answers in a row that one comparison reads: a card book has no more.
 const ANSWERS_MAX: usize = 32;
@@ -86,16 +100,17 @@ pub(super) async fn compare(
     peer: PeerId,
 ) -> Result<usize, ExchangeError> {
     let mut taken = 0;
+    let mut since = registry.read_at(&peer);
     for _ in 0..ANSWERS_MAX {
         let request = CardsRequest {
-            since: Some(registry.read_at(&peer)),
+            since: Some(since),
             cards: registry.own_card().into_iter().collect(),
         };
         let answer: CardsAnswer = post(carrier, peer, "/cards", &request).await?;
         taken += receive(registry, answer.cards, peer).await;
-        if let Some(next) = answer.next {
-            registry.has_read(peer, next);
-        }
+        let Some(next) = answer.next else { break };
+        registry.has_read(peer, next);
+        since = next;
         if !answer.more {
             break;
         }
@@ -111,27 +126,30 @@ async fn receive(registry: &Arc<Registry>, cards: Vec<SignedCard>, from: PeerId)
     received.await.unwrap_or_default()
 }
 
-/// Hands cards over to `peer`, asking nothing.
+/// Hands over to `peer` what has changed since `cursor`, asking nothing; gives where to go on if that is not all.
 ///
 /// # Errors
 /// [`ExchangeError`].
 pub(super) async fn push(
     carrier: &dyn Carrier,
+    registry: &Registry,
     peer: PeerId,
-    cards: &[SignedCard],
-) -> Result<(), ExchangeError> {
-    let request = CardsRequest {
-        since: None,
-        cards: cards.to_vec(),
-    };
-    let _nothing: CardsAnswer = post(carrier, peer, "/cards", &request).await?;
-    Ok(())
+    cursor: Cursor,
+) -> Result<Option<Cursor>, ExchangeError> {
+    let (cards, next, more) = registry.since(cursor);
+    if !cards.is_empty() {
+        let request = CardsRequest { since: None, cards };
+        let _nothing: CardsAnswer = post(carrier, peer, "/cards", &request).await?;
+    }
+    Ok(more.then_some(next))
 }
 
-/// Redeems a token at `peer`; gives the cards that it hands over.
+/// Redeems a token at `peer`; gives the cards that it hands over. Where too many others are being served it comes again, a
+/// few times; where the connection broke, once.
 ///
 /// # Errors
-/// [`ExchangeError`]: with [`AskError::Refused`] the token is not good, and the reason says why.
+/// [`ExchangeError`]: with [`AskError::Refused`] the token is not good, and the reason says why; but with status 503 nobody
+/// had time for us.
 pub async fn redeem(
     carrier: &dyn Carrier,
     peer: PeerId,
@@ -139,7 +157,25 @@ pub async fn redeem(
     card: SignedCard,
 ) -> Result<Vec<SignedCard>, ExchangeError> {
     let request = JoinRequest { secret, card };
-    let answer: CardsAnswer = post(carrier, peer, "/join", &request).await?;
+    let mut pauses = JOIN_PAUSES.into_iter();
+    let mut when_broken = Some(BROKEN_PAUSE);
+    let joining = async {
+        loop {
+            let answered: Result<CardsAnswer, _> = post(carrier, peer, "/join", &request).await;
+            let pause = match &answered {
+                Err(ExchangeError::Ask(refused)) if refused.is_for_now() => pauses.next(),
+                Err(ExchangeError::Ask(AskError::Broken(_))) => when_broken.take(),
+                _ => None,
+            };
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => return answered,
+            }
+        }
+    };
+    let answer = timeout(JOIN_DEADLINE, joining)
+        .await
+        .map_err(|_| AskError::Timeout)??;
     Ok(answer.cards)
 }
 
@@ -159,21 +195,13 @@ async fn post<T: serde::de::DeserializeOwned>(
 /// Serves one request of `peer`, whom the carrier has let in to the service `constellation`.
 pub async fn answer(registry: Arc<Registry>, peer: PeerId, stream: ByteStream) {
     let is_admitted = registry.is_admitted(&peer);
-    let places = if is_admitted {
-        &registry.visiting
-    } else {
-        &registry.knocking
-    };
-    // Whoever is turned away tries again.
-    let Ok(_place) = places.try_acquire() else {
-        return;
-    };
     let bound = if is_admitted {
         BODY_BYTES_MAX
     } else {
         JOIN_BYTES_MAX
     };
-    serve(stream, bound, |path, body| {
+    let enter = || registry.visits.enter(peer, is_admitted);
+    serve(stream, bound, enter, |path, body| {
         let registry = Arc::clone(&registry);
         // Signatures are checked and files written: not on the runtime.
         async move {

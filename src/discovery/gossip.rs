@@ -1,9 +1,11 @@
 //! Cards going round: what is new is handed on at once, and what was missed is found by comparing.
 //!
 //! A change (our own card, or one that came) is pushed to a few stations chosen at random, who hand it on in turn; a
-//! station that comes into reach, and one at random every minute, is compared with. Worst case at each change:
-//! `PUSHED_TO` streams; n stations know of it after about log n steps. Cards are small and signed: whoever hands them on
-//! need not be trusted.
+//! station that comes into reach, and one at random every minute, is compared with. What was on disk at the start is no
+//! change. Invariant: with one station there is one exchange at a time, so a slow one gathers what is to be told to it, and
+//! then gets that at once. The registry is asked on the runtime: its lock is never held over the disk (`keeping.rs`). Worst
+//! case at each change: `PUSHED_TO` streams; n stations know of it after about log n steps. Cards are small and signed:
+//! whoever hands them on need not be trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -19,7 +21,7 @@ use super::exchange::{ExchangeError, compare, push};
 use super::registry::Registry;
 use crate::peer::PeerId;
 use crate::random::Random;
-use crate::trust::{Cursor, SignedCard};
+use crate::trust::Cursor;
 use crate::tunnel::{Carrier, CarrierState};
 
 /// Stations to which a change is pushed.
@@ -42,10 +44,12 @@ pub async fn gossip(carrier: Arc<dyn Carrier>, registry: Arc<Registry>, random: 
     versions.mark_unchanged();
     let mut round = Round {
         carrier,
+        pushed: registry.loaded(),
         registry,
         random,
-        pushed: None,
         push_at: None,
+        owed: BTreeMap::new(),
+        busy: BTreeSet::new(),
         compared: BTreeSet::new(),
         again: BTreeMap::new(),
         under_way: FuturesUnordered::new(),
@@ -71,7 +75,8 @@ pub async fn gossip(carrier: Arc<dyn Carrier>, registry: Arc<Registry>, random: 
 /// How telling one station ended.
 enum Ended {
     Compared(PeerId, Result<usize, ExchangeError>),
-    Pushed(PeerId, Result<(), ExchangeError>),
+    /// With where to go on, if that was not all.
+    Pushed(PeerId, Result<Option<Cursor>, ExchangeError>),
 }
 
 type UnderWay = Pin<Box<dyn Future<Output = Ended> + Send>>;
@@ -80,10 +85,14 @@ struct Round {
     carrier: Arc<dyn Carrier>,
     registry: Arc<Registry>,
     random: Random,
-    /// How far cards were pushed. What came before the first change is told by comparing.
-    pushed: Option<Cursor>,
+    /// How far cards were pushed to somebody. What was there before is told by comparing.
+    pushed: Cursor,
     /// When what has changed is pushed.
     push_at: Option<Instant>,
+    /// Stations in reach to which is still to be pushed what has changed since then.
+    owed: BTreeMap<PeerId, Cursor>,
+    /// Stations with which an exchange is under way.
+    busy: BTreeSet<PeerId>,
     /// Stations in reach that were compared with, or are being.
     compared: BTreeSet<PeerId>,
     /// When to compare again with those with whom it failed.
@@ -97,6 +106,7 @@ impl Round {
     fn start_what_is_due(&mut self, in_reach: &BTreeSet<PeerId>, now: Instant) -> Instant {
         self.compared.retain(|peer| in_reach.contains(peer));
         self.again.retain(|peer, _| in_reach.contains(peer));
+        self.owed.retain(|peer, _| in_reach.contains(peer));
         let fresh: Vec<PeerId> = in_reach.difference(&self.compared).copied().collect();
         for peer in fresh {
             let is_due = self.again.get(&peer).is_none_or(|at| *at <= now);
@@ -106,12 +116,15 @@ impl Round {
         }
         if self.push_at.is_some_and(|at| at <= now) {
             self.push_at = None;
-            let (cards, next, _) = self.registry.since(self.pushed.unwrap_or_default());
-            self.pushed = Some(next);
-            let cards = Arc::new(cards);
+            let since = std::mem::replace(&mut self.pushed, self.registry.end());
             for peer in chosen(in_reach, PUSHED_TO, &self.random) {
-                self.push(peer, &cards);
+                // Who is owed more gets that with it.
+                self.owed.entry(peer).or_insert(since);
             }
+        }
+        let owed: Vec<PeerId> = self.owed.keys().copied().collect();
+        for peer in owed {
+            self.push(peer);
         }
         if self.next_compare <= now {
             self.next_compare = now + COMPARE_EVERY;
@@ -121,12 +134,16 @@ impl Round {
         }
         // Without room nothing is begun before something ends, and that is told by itself.
         let has_room = self.under_way.len() < AT_ONCE;
-        let again = self.again.values().filter(|_| has_room);
-        let soonest = again.chain(&self.push_at).min().copied();
+        let again = self.again.iter();
+        let again = again.filter(|(peer, _)| has_room && !self.busy.contains(*peer));
+        let soonest = again.map(|(_, at)| at).chain(&self.push_at).min().copied();
         soonest.map_or(self.next_compare, |at| at.min(self.next_compare).max(now))
     }
 
     fn compare(&mut self, peer: PeerId) {
+        if !self.busy.insert(peer) {
+            return;
+        }
         self.compared.insert(peer);
         self.again.remove(&peer);
         let (carrier, registry) = (Arc::clone(&self.carrier), Arc::clone(&self.registry));
@@ -135,22 +152,24 @@ impl Round {
         }));
     }
 
-    fn push(&mut self, peer: PeerId, cards: &Arc<Vec<SignedCard>>) {
-        if cards.is_empty() {
+    fn push(&mut self, peer: PeerId) {
+        // Stations that do not answer take all the room until their deadline: then it waits, as when it is busy.
+        if self.busy.contains(&peer) || self.under_way.len() >= UNDER_WAY_MAX {
             return;
         }
-        if self.under_way.len() >= UNDER_WAY_MAX {
-            // Stations that do not answer: this one is compared with later instead.
-            self.compared.remove(&peer);
+        let Some(since) = self.owed.remove(&peer) else {
             return;
-        }
-        let (carrier, cards) = (Arc::clone(&self.carrier), Arc::clone(cards));
+        };
+        self.busy.insert(peer);
+        let (carrier, registry) = (Arc::clone(&self.carrier), Arc::clone(&self.registry));
         self.under_way.push(Box::pin(async move {
-            Ended::Pushed(peer, push(carrier.as_ref(), peer, &cards).await)
+            Ended::Pushed(peer, push(carrier.as_ref(), &registry, peer, since).await)
         }));
     }
 
     fn note(&mut self, ended: Ended) {
+        let (Ended::Compared(peer, _) | Ended::Pushed(peer, _)) = &ended;
+        self.busy.remove(peer);
         match ended {
             Ended::Compared(peer, Ok(taken)) => tracing::debug!(%peer, taken, "compared cards"),
             Ended::Compared(peer, Err(error)) => {
@@ -158,10 +177,15 @@ impl Round {
                 self.compared.remove(&peer);
                 self.again.insert(peer, Instant::now() + AGAIN_AFTER);
             }
-            Ended::Pushed(_, Ok(())) => {}
+            Ended::Pushed(_, Ok(None)) => {}
+            Ended::Pushed(peer, Ok(Some(next))) => {
+                // Everything before that was handed over, also what came to be owed meanwhile.
+                self.owed.insert(peer, next);
+            }
             Ended::Pushed(peer, Err(error)) => {
                 tracing::debug!(%peer, %error, "cannot hand cards over");
                 // It may have missed something: it is compared with instead.
+                self.owed.remove(&peer);
                 self.compared.remove(&peer);
                 self.again.insert(peer, Instant::now() + AGAIN_AFTER);
             }

@@ -1,8 +1,9 @@
 //! One request and one answer over a stream to a station: how stations tell each other their cards.
 //!
 //! HTTP/1.1 with JSON bodies, since a stream has no half-close that would mark an end (kubo closes both directions), and
-//! since anybody can then look with the tools they have. Worst case: `EXCHANGE_DEADLINE`, and the bound of a body that
-//! the caller names.
+//! since anybody can then look with the tools they have. Whoever asks has a place only from the head of the request on; if
+//! there is none, it is told to come again (503). Worst case: `HEAD_DEADLINE` for whoever says nothing, `EXCHANGE_DEADLINE`
+//! for others, and the bound of a body that the caller names.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::peer::ByteStream;
 
 /// For a request with its answer.
 pub(super) const EXCHANGE_DEADLINE: Duration = Duration::from_secs(10);
+/// For the head of a request: it is sent with the first bytes of a stream.
+const HEAD_DEADLINE: Duration = Duration::from_secs(3);
 /// The head of a request or answer.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -39,6 +42,13 @@ pub enum AskError {
         /// What it says.
         reason: String,
     },
+}
+
+impl AskError {
+    /// Whether the same may be welcome a moment later.
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::SERVICE_UNAVAILABLE)
+    }
 }
 
 fn broken(error: impl std::fmt::Display) -> AskError {
@@ -98,26 +108,33 @@ pub(super) async fn ask(
         .map_err(|_| AskError::Timeout)?
 }
 
-/// Serves one request; `answer` gets its path and body, which is bounded by `body_bytes_max`.
-pub(super) async fn serve<A>(
+/// Serves one request; `enter` gives a place for it when its head has come, `answer` gets its path and body, which is
+/// bounded by `body_bytes_max`.
+pub(super) async fn serve<P, A>(
     stream: ByteStream,
     body_bytes_max: usize,
+    enter: impl Fn() -> Option<P>,
     answer: impl Fn(String, Bytes) -> A,
 ) where
     A: Future<Output = Result<Vec<u8>, (StatusCode, String)>>,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = &answer;
+        let (place, answer) = (enter(), &answer);
         async move {
             let path = request.uri().path().to_owned();
             let is_post = request.method() == Method::POST;
-            let read = Limited::new(request.into_body(), body_bytes_max)
-                .collect()
-                .await;
-            let answered = match read {
-                _ if !is_post => Err((StatusCode::METHOD_NOT_ALLOWED, "POST".to_owned())),
-                Err(error) => Err((StatusCode::PAYLOAD_TOO_LARGE, error.to_string())),
-                Ok(body) => answer(path, body.to_bytes()).await,
+            let mut body = Limited::new(request.into_body(), body_bytes_max);
+            let answered = if place.is_none() {
+                // Read and dropped: whoever still sends would not read the answer.
+                while let Some(Ok(_)) = body.frame().await {}
+                let busy = "too many are being served: come again".to_owned();
+                Err((StatusCode::SERVICE_UNAVAILABLE, busy))
+            } else {
+                match body.collect().await {
+                    _ if !is_post => Err((StatusCode::METHOD_NOT_ALLOWED, "POST".to_owned())),
+                    Err(error) => Err((StatusCode::PAYLOAD_TOO_LARGE, error.to_string())),
+                    Ok(body) => answer(path, body.to_bytes()).await,
+                }
             };
             let (status, body) = match answered {
                 Ok(body) => (StatusCode::OK, body),
@@ -131,7 +148,7 @@ pub(super) async fn serve<A>(
     let mut server = hyper::server::conn::http1::Builder::new();
     server
         .timer(TokioTimer::new())
-        .header_read_timeout(EXCHANGE_DEADLINE)
+        .header_read_timeout(HEAD_DEADLINE)
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX);
     let serving = server.serve_connection(TokioIo::new(stream), service);
@@ -148,12 +165,13 @@ mod tests {
 
     async fn exchange(body: Vec<u8>, answer_bytes_max: usize) -> Result<Bytes, AskError> {
         let (near, far) = tokio::io::duplex(100);
-        let serving = serve(Box::new(far), 1_000, |path, body| async move {
+        let echo = |path: String, body: Bytes| async move {
             match path.as_str() {
                 "/echo" => Ok(body.to_vec()),
                 _ => Err((StatusCode::FORBIDDEN, "not here".to_owned())),
             }
-        });
+        };
+        let serving = serve(Box::new(far), 1_000, || Some(()), echo);
         let (answer, ()) = tokio::join!(
             ask(Box::new(near), "/echo", body, answer_bytes_max),
             serving
@@ -184,6 +202,36 @@ mod tests {
         assert!(matches!(answer, Err(AskError::Timeout)));
         drop(far);
         let (_near, far) = tokio::io::duplex(100);
-        serve(Box::new(far), 100, |_, _| async { Ok(Vec::new()) }).await;
+        let began = tokio::time::Instant::now();
+        let enter = || -> Option<()> { unreachable!("nobody has said anything") };
+        serve(Box::new(far), 100, enter, |_, _| async { Ok(Vec::new()) }).await;
+        assert!(
+            began.elapsed() <= HEAD_DEADLINE,
+            "whoever says nothing is soon gone"
+        );
+    }
+
+    #[tokio::test]
+    async fn whoever_has_no_place_is_told_to_come_again_whatever_it_sends() {
+        for sent in [10, 100_000] {
+            let (near, far) = tokio::io::duplex(100);
+            let enter = || None::<()>;
+            let serving = serve(Box::new(far), 200_000, enter, |_, _| async {
+                unreachable!("it has no place")
+            });
+            let asking = ask(Box::new(near), "/join", vec![b'x'; sent], 100);
+            let (answer, ()) = tokio::join!(asking, serving);
+            let answer = answer.expect_err("turned away");
+            assert!(
+                matches!(
+                    answer,
+                    AskError::Refused {
+                        status: StatusCode::SERVICE_UNAVAILABLE,
+                        ..
+                    }
+                ),
+                "{answer}"
+            );
+        }
     }
 }

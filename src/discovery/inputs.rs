@@ -1,21 +1,37 @@
-//! What sources tell the registry: configuration, services, the carrier, the swarm folder, and cards of others.
+//! What sources tell the registry: configuration, services, the carrier, the swarm folder, and proved cards.
+//!
+//! Takes their word as it is; gives nothing back. Invariant: what our card has no room for is left out here, with a warning,
+//! so that others take it. Deliberately absent: what follows (`holdings.rs`), proving cards (`receiving.rs`). Worst case:
+//! one judgement of everybody for each call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::registry::{Registry, RegistrySettings};
 use super::roster::Sighting;
-use super::swarm_folder::{Reach, SwarmStation};
+use super::swarm_card::{Reach, SwarmStation};
 use crate::peer::{Multiaddr, PeerId};
 use crate::trust::{
-    CARD_ADDRESSES_MAX, Evidence, HANDOVER_CARDS_MAX, Insertion, SignedCard, UnverifiedCard,
-    VerifiedCard,
+    CARD_ADDRESSES_MAX, ConstellationId, Insertion, VerifiedCard, fits_in_a_card, name_in_a_card,
 };
 use crate::tunnel::{Found, Guests, ServiceName, Source};
+
+impl RegistrySettings {
+    /// With a name that others take.
+    pub(super) fn fitting(mut self) -> Self {
+        let name = name_in_a_card(&self.name);
+        if name.len() < self.name.len() {
+            tracing::warn!(%name, "the station's name is too long for a card: others are told its beginning");
+            self.name = name.to_owned();
+        }
+        self
+    }
+}
 
 impl Registry {
     /// What is configured has changed.
     pub fn configure(&self, settings: RegistrySettings) {
+        let settings = settings.fitting();
         self.change(|inner| inner.settings = settings);
     }
 
@@ -35,6 +51,9 @@ impl Registry {
             matches!(address.iter().next(), Some(multiaddr::Protocol::Ip4(ip)) if ip.is_loopback())
                 || matches!(address.iter().next(), Some(multiaddr::Protocol::Ip6(ip)) if ip.is_loopback())
         };
+        let (addresses, too_long): (Vec<Multiaddr>, Vec<Multiaddr>) =
+            addresses.into_iter().partition(fits_in_a_card);
+        self.warn_of_long(too_long);
         // Loopback leads others to themselves; but on one machine there may be nothing else.
         let beyond: Vec<Multiaddr> = addresses
             .iter()
@@ -46,6 +65,14 @@ impl Registry {
         self.change(|inner| inner.addresses = chosen);
     }
 
+    /// Once for each, while it stays.
+    fn warn_of_long(&self, addresses: Vec<Multiaddr>) {
+        let known = std::mem::replace(&mut self.lock().too_long, addresses.clone());
+        for address in addresses.iter().filter(|address| !known.contains(address)) {
+            tracing::warn!(%address, "an address of ours is too long for a card: others are not told of it");
+        }
+    }
+
     /// Where we may be reached, as our card says.
     pub fn own_addresses(&self) -> Vec<Multiaddr> {
         self.lock().addresses.clone()
@@ -53,7 +80,14 @@ impl Registry {
 
     /// The swarm folder has changed.
     pub fn set_swarm(&self, stations: Arc<Vec<SwarmStation>>) {
+        let now = self.clock.unix_seconds();
         self.change(|inner| {
+            let described: BTreeSet<PeerId> = stations.iter().map(|station| station.peer).collect();
+            for station in inner.swarm.iter() {
+                if !described.contains(&station.peer) {
+                    inner.roster.withdraw(&station.peer, Source::SwarmFolder);
+                }
+            }
             for station in stations.iter() {
                 let relay = match &station.reach {
                     Reach::Direct(relay) => Some((**relay).clone()),
@@ -65,14 +99,8 @@ impl Registry {
                     addresses: station.addresses.clone(),
                     relay,
                     source: Source::SwarmFolder,
-                    at: station.seen_at,
+                    at: now,
                 });
-            }
-            let gone: Vec<PeerId> = inner.swarm.iter().map(|station| station.peer).collect();
-            for peer in gone {
-                if !stations.iter().any(|station| station.peer == peer) {
-                    inner.roster.withdraw(&peer, Source::SwarmFolder);
-                }
             }
             inner.swarm = stations;
         });
@@ -103,58 +131,21 @@ impl Registry {
         self.change(|_| {});
     }
 
-    /// Takes over cards that a station handed us; gives how many were new. What is not proved is left out, and so is
-    /// what is more than one answer has.
-    pub fn receive(&self, cards: Vec<SignedCard>, from: PeerId) -> usize {
-        let now = self.clock.unix_seconds();
-        let (id, keys) = {
-            let inner = self.lock();
-            (inner.membership.id, inner.standing.keys().clone())
-        };
-        let evidence = Evidence {
-            now,
-            constellation: id,
-            carried_by: Some(from),
-            keys: &keys,
-        };
-        let cards = cards.into_iter().take(HANDOVER_CARDS_MAX);
-        let proved: Vec<VerifiedCard> = cards
-            .filter_map(|card| {
-                let verified = UnverifiedCard::of(card).and_then(|card| card.verify(&evidence));
-                verified
-                    .inspect_err(|error| {
-                        tracing::debug!(%from, reason = error.label(), "a card is not taken: {error}");
-                    })
-                    .ok()
-            })
-            .collect();
-        if proved.is_empty() {
+    /// Puts proved cards into the book, unless we have left their constellation; gives how many were new.
+    pub(super) fn insert_all(&self, cards: Vec<VerifiedCard>, of: ConstellationId) -> usize {
+        if cards.is_empty() {
             return 0;
         }
+        let now = self.clock.unix_seconds();
         self.change(|inner| {
-            if inner.membership.id != id {
-                return 0; // meanwhile we have left for another constellation
+            if inner.membership.id != of {
+                return 0;
             }
-            proved
+            cards
                 .into_iter()
                 .map(|card| inner.insert(card, now))
                 .filter(|inserted| *inserted == Insertion::Inserted)
                 .count()
         })
-    }
-
-    /// Writes the cards, if there is something new.
-    pub fn save_cards(&self) {
-        let copy = {
-            let mut inner = self.lock();
-            if std::mem::replace(&mut inner.book_is_saved, true) {
-                return;
-            }
-            inner.book.copy()
-        };
-        if let Err(error) = copy.save(&self.options.state.join("cards.json")) {
-            tracing::error!(%error, "cannot keep the cards; it is tried again with the next one");
-            self.lock().book_is_saved = false;
-        }
     }
 }

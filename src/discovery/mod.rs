@@ -17,19 +17,26 @@ mod gossip;
 mod holdings;
 mod http;
 mod inputs;
+mod joining;
+mod keeping;
+mod receiving;
 mod registry;
 mod reports;
 mod roster;
+mod swarm_card;
 mod swarm_folder;
 #[cfg(test)]
 mod tests;
 mod trust_files;
+mod visits;
 
-pub use captain::{CaptainError, JoinRefusal, station_named};
+pub use captain::{CaptainError, station_named};
 pub use exchange::{ExchangeError, answer, redeem};
 pub use gossip::gossip;
 pub use http::AskError;
+pub use joining::JoinRefusal;
 pub use registry::{Registry, RegistryOptions, RegistrySettings};
 pub use reports::{InvitationReport, PeerReport};
-pub use swarm_folder::{Reach, SwarmFolder, SwarmFolderOptions, SwarmStation};
+pub use swarm_card::{Reach, SwarmStation};
+pub use swarm_folder::{SwarmFolder, SwarmFolderOptions};
 pub use trust_files::TrustFiles;

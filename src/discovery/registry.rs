@@ -6,36 +6,34 @@
 //! captain ─► ledger ─┘                               ├─► wanted   to the carrier: whom to stay connected with
 //!                                                    ├─► places   to the carrier: where these and the found ones are
 //!                                                    ├─► relays   to the carrier: who offers to relay
+//!                                                    ├─► out      to runs: who is configured, and revoked
 //!                                                    └─► version  to gossip: there is something to tell
 //! ```
 //!
 //! Everything is under one lock, held for as long as judging takes: milliseconds with a thousand stations. Signatures are checked
-//! and cards written without it. Invariant: our captain's word is on disk before it counts; cards are written a moment
-//! later, since whoever told us tells us again. Worst case: the bounds of `trust` and of the roster.
+//! and files written without it (`keeping.rs`). Invariant: our captain's word is on disk before it counts; cards are written a
+//! moment later, since whoever told us tells us again. A station that is halted publishes nobody. Worst case: the bounds of
+//! `trust` and of the roster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::holdings::{Holdings, Places, seen_by_card};
+use super::receiving::Unbound;
 use super::roster::Roster;
+use super::visits::Visits;
 use crate::peer::{PeerAddress, PeerId};
 use crate::random::Random;
 use crate::time::Clock;
 use crate::trust::{
-    CARD_SERVICES_MAX, Card, CardBook, CardError, ConstellationId, Cursor, Doors, Ledger,
-    Membership, SignedCard, StateError, Statement, UnverifiedCard, evaluate, guest_list,
-    next_sequence,
+    CARD_SERVICES_MAX, Card, CardBook, CardError, ConstellationId, Cursor, Ledger, Membership,
+    SignedCard, StateError, Statement, UnverifiedCard, evaluate, guest_list, next_sequence,
 };
 use crate::tunnel::{GuestList, Identity};
 
-/// Strangers with tokens that are served at a time: each may send half a megabyte.
-const KNOCKING_MAX: usize = 8;
-
-/// Admitted stations that are served at a time: each may send eight megabytes, and is done in milliseconds as a rule.
-const VISITING_MAX: usize = 16;
 /// Our card is signed anew so often, so that others see that we live.
 const CARD_RENEWED_SECONDS: u64 = 3600;
 
@@ -56,7 +54,7 @@ pub struct RegistryOptions {
     pub swarm_key_is_secret: bool,
     /// Whether we relay for others.
     pub serves_relay: bool,
-    /// Whether nothing may be shared (D16); nobody enters then.
+    /// Whether nothing may be shared (D16); nobody enters then. See [`Registry::halt`].
     pub halted: bool,
     /// Where the carrier looks who may enter.
     pub guests: watch::Sender<Arc<GuestList>>,
@@ -83,15 +81,20 @@ pub struct Registry {
     pub(super) clock: Clock,
     pub(super) random: Random,
     inner: Mutex<Holdings>,
+    /// Held by whoever changes what the captain said (`keeping.rs`).
+    pub(super) pen: Mutex<()>,
+    /// Held by whoever writes the cards.
+    pub(super) cards_file: Mutex<()>,
+    /// How far the cards go that were on disk at the start: others were told of those before.
+    loaded: Cursor,
     found: watch::Sender<Arc<Vec<PeerAddress>>>,
     wanted: watch::Sender<Arc<BTreeSet<PeerId>>>,
     places: watch::Sender<Arc<Places>>,
     relays: watch::Sender<Arc<Vec<PeerId>>>,
+    out: watch::Sender<Arc<BTreeSet<PeerId>>>,
     version: watch::Sender<u64>,
-    /// Strangers with tokens that are served at a time.
-    pub(super) knocking: Semaphore,
-    /// Admitted stations that are served at a time.
-    pub(super) visiting: Semaphore,
+    /// Who is served at present.
+    pub(super) visits: Visits,
 }
 
 impl std::fmt::Debug for Registry {
@@ -127,9 +130,11 @@ impl Registry {
         for card in book.cards().filter(|card| card.peer() != options.own) {
             roster.take(seen_by_card(card, now));
         }
-        let inner = Holdings {
-            settings,
+        let mut inner = Holdings {
+            settings: settings.fitting(),
             membership: options.membership,
+            halted: options.halted,
+            swarm_key_is_secret: options.swarm_key_is_secret,
             ledger,
             added,
             book,
@@ -138,23 +143,30 @@ impl Registry {
             swarm: Arc::default(),
             exposed: BTreeMap::new(),
             addresses: Vec::new(),
+            too_long: Vec::new(),
             tunnelled: BTreeSet::new(),
             read: BTreeMap::new(),
             book_is_saved: true,
             book_has_news: false,
+            unbound: Unbound::default(),
         };
+        inner.judge(options.own);
+        let loaded = inner.book.end();
         let registry = Self {
             options,
             clock,
             random,
             inner: Mutex::new(inner),
+            pen: Mutex::default(),
+            cards_file: Mutex::default(),
+            loaded,
             found: watch::Sender::default(),
             wanted: watch::Sender::default(),
             places: watch::Sender::default(),
             relays: watch::Sender::default(),
+            out: watch::Sender::default(),
             version: watch::Sender::new(0),
-            knocking: Semaphore::new(KNOCKING_MAX),
-            visiting: Semaphore::new(VISITING_MAX),
+            visits: Visits::default(),
         };
         registry.change(|_| {});
         Ok(registry)
@@ -185,9 +197,39 @@ impl Registry {
         self.relays.subscribe()
     }
 
+    /// Peers that the configuration names although they are revoked: nobody exchanges with them.
+    pub fn out(&self) -> watch::Receiver<Arc<BTreeSet<PeerId>>> {
+        self.out.subscribe()
+    }
+
+    /// How far the cards go that others need not be told of: they were on disk when we started.
+    pub(super) fn loaded(&self) -> Cursor {
+        self.loaded
+    }
+
+    /// How far the cards go.
+    pub(super) fn end(&self) -> Cursor {
+        self.lock().book.end()
+    }
+
+    /// Requests that were turned away because too many were being served.
+    pub fn turned_away(&self) -> u64 {
+        self.visits.turned_away()
+    }
+
     /// Grows with every card that is new.
     pub fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Our constellation.
+    pub fn membership(&self) -> Membership {
+        self.lock().membership
+    }
+
+    /// From now on nothing may be shared (D16), or it may again: nobody enters, and nobody is looked for, while it holds.
+    pub fn halt(&self, halted: bool) {
+        self.change(|inner| inner.halted = halted);
     }
 
     /// Whether a station may enter.
@@ -195,19 +237,14 @@ impl Registry {
         self.options.guests.borrow().is_admitted(peer)
     }
 
-    /// Admitted stations of which something is known that may lead to them.
+    /// Stations that may enter and of which something is known that may lead to them.
     pub fn reachable(&self) -> BTreeSet<PeerId> {
-        if self.options.halted {
+        let inner = self.lock();
+        if inner.halted {
             return BTreeSet::new();
         }
-        let inner = self.lock();
-        inner
-            .standing
-            .admitted
-            .keys()
-            .filter(|peer| inner.roster.get(peer).is_some())
-            .copied()
-            .collect()
+        let known = inner.roster.iter().map(|(peer, _)| *peer);
+        known.filter(|peer| inner.may_enter(peer)).collect()
     }
 
     /// Our own card, once there is one.
@@ -223,7 +260,7 @@ impl Registry {
     pub fn since(&self, cursor: Cursor) -> (Vec<SignedCard>, Cursor, bool) {
         let inner = self.lock();
         let now = self.clock.unix_seconds();
-        let handover = inner.book.since(cursor, &inner.standing, now);
+        let handover = inner.book.since(cursor, now);
         let cards = handover.cards.into_iter().cloned().collect();
         (cards, handover.next, handover.more)
     }
@@ -236,8 +273,8 @@ impl Registry {
     /// We have read so far at a station.
     pub fn has_read(&self, peer: PeerId, cursor: Cursor) {
         let mut inner = self.lock();
-        // Only of those whose word may count: others cannot make us remember.
-        if inner.standing.admitted.contains_key(&peer) {
+        // Of as many as there are in the roster: whoever may enter cannot make us remember more by ever new names.
+        if inner.may_enter(&peer) && inner.roster.get(&peer).is_some() {
             inner.read.insert(peer, cursor);
         }
     }
@@ -253,7 +290,7 @@ impl Registry {
         let answer = change(&mut inner);
         let now = self.clock.unix_seconds();
         inner.see_named(now);
-        inner.roster.forget_old(now);
+        inner.forget_old(now);
         inner.judge(self.options.own);
         self.renew_card(&mut inner, now);
         if std::mem::take(&mut inner.book_has_news) {
@@ -264,16 +301,16 @@ impl Registry {
     }
 
     pub(super) fn publish(&self, inner: &Holdings, now: u64) {
-        let guests = if self.options.halted {
-            GuestList::default()
-        } else {
-            let doors = Doors {
-                swarm_key_admits: inner.settings.swarm_key_admits,
-                swarm_key_is_secret: self.options.swarm_key_is_secret,
-                anyone_is_invited: inner.ledger.is_anyone_invited(now),
-            };
-            guest_list(&inner.standing, &inner.exposed, doors)
-        };
+        if inner.halted {
+            // Nobody enters, and nobody is looked for.
+            replace(&self.options.guests, GuestList::default());
+            replace(&self.places, Places::default());
+            replace(&self.relays, Vec::new());
+            replace(&self.found, Vec::new());
+            replace(&self.wanted, BTreeSet::new());
+            return;
+        }
+        let guests = guest_list(&inner.standing, &inner.exposed, inner.doors(now));
         replace(&self.options.guests, guests);
         let (found, wanted) = (
             inner.found(self.options.own),
@@ -281,9 +318,14 @@ impl Registry {
         );
         // Before whom they are of: whoever is told whom to dial knows where.
         replace(&self.places, inner.places(&found, &wanted));
-        replace(&self.relays, inner.relays(self.options.own));
+        replace(&self.relays, inner.relays());
         replace(&self.found, found);
         replace(&self.wanted, wanted);
+        let out = inner.named_in_vain();
+        for peer in out.difference(&self.out.borrow()) {
+            tracing::warn!(%peer, "a peer of the configuration is revoked here: it is left out of runs (constellation peers allow brings it back)");
+        }
+        replace(&self.out, out);
     }
 
     /// Signs our card if what it says has changed, or it is old.

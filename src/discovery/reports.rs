@@ -57,6 +57,9 @@ impl Registry {
     }
 }
 
+/// How it is said that our captain put a station out.
+pub(super) const REVOKED_HERE: &str = "revoked here";
+
 fn relay_report(address: &PeerAddress) -> PeerReport {
     PeerReport {
         address: address.to_string(),
@@ -71,14 +74,19 @@ fn relay_report(address: &PeerAddress) -> PeerReport {
 }
 
 impl Holdings {
+    /// By whom a station is out, in words.
+    pub(super) fn revoked_by(&self, peer: &PeerId) -> Option<String> {
+        let revoked = self.standing.revoked.get(peer)?;
+        Some(if revoked.by == self.standing.me {
+            REVOKED_HERE.to_owned()
+        } else {
+            format!("revoked by {}", revoked.by)
+        })
+    }
+
     fn report(&self, peer: &PeerId) -> PeerReport {
         let entry = self.roster.get(peer);
-        let (standing, why) = if let Some(revoked) = self.standing.revoked.get(peer) {
-            let by = if revoked.by == self.standing.me {
-                "revoked here".to_owned()
-            } else {
-                format!("revoked by {}", revoked.by)
-            };
+        let (standing, why) = if let Some(by) = self.revoked_by(peer) {
             ("revoked", Some(by))
         } else if let Some(why) = self.standing.admitted.get(peer) {
             let through = if why.through == self.standing.me {
@@ -87,6 +95,9 @@ impl Holdings {
                 format!("{} vouches for it", why.through)
             };
             ("admitted", Some(through))
+        } else if self.may_enter(peer) {
+            let by_key = "whoever holds the swarm key may enter".to_owned();
+            ("admitted", Some(by_key))
         } else {
             ("stranger", None)
         };

@@ -73,11 +73,13 @@ impl Roster {
         is_new
     }
 
-    /// Forgets what no source has mentioned for two days, but for what the captain said.
+    /// Forgets what no source has mentioned for two days, but for what the captain said, and for the swarm folder, which
+    /// takes back by itself what it said.
     pub(super) fn forget_old(&mut self, now: u64) {
         self.stations.retain(|_, entry| {
             entry.seen.retain(|source, at| {
-                *source == Source::Static || now.saturating_sub(*at) <= REMEMBERED_SECONDS
+                matches!(source, Source::Static | Source::SwarmFolder)
+                    || now.saturating_sub(*at) <= REMEMBERED_SECONDS
             });
             !entry.seen.is_empty()
         });
@@ -152,6 +154,19 @@ mod tests {
         assert!(roster.get(&card).is_none() && roster.get(&captains).is_some());
         roster.withdraw(&captains, Source::Static);
         assert!(roster.get(&captains).is_none());
+    }
+
+    #[test]
+    fn a_station_of_the_swarm_folder_is_known_until_the_folder_takes_it_back() {
+        let mut roster = Roster::default();
+        let peer = PeerId::random();
+        roster.take(sighting(peer, Source::SwarmFolder, 0));
+        roster.take(sighting(peer, Source::Mdns, 0));
+        // The folder speaks only when something has changed.
+        roster.forget_old(100 * REMEMBERED_SECONDS);
+        assert!(roster.get(&peer).is_some());
+        roster.withdraw(&peer, Source::SwarmFolder);
+        assert!(roster.get(&peer).is_none());
     }
 
     #[test]

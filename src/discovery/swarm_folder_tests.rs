@@ -1,6 +1,8 @@
 use std::fs;
 
+use super::super::swarm_card::Reach;
 use super::*;
+use crate::peer::PeerAddress;
 use crate::time::TimeSource;
 
 #[derive(Clone)]
@@ -43,10 +45,14 @@ impl Zen {
     }
 
     fn card(&self, peer: PeerId, relay: &str) {
+        self.card_of(peer, relay, "ours");
+    }
+
+    fn card_of(&self, peer: PeerId, relay: &str, uplanet: &str) {
         let peer = peer.to_string();
         let card = serde_json::json!({
             "version": "12345.0.2", "created": "1700000000", "hostname": "host", "ipfsnodeid": peer,
-            "myRELAY": relay, "UPLANETG1PUB": "ours", "myIP": "192.0.2.7", "capacities": {"x": 1},
+            "myRELAY": relay, "UPLANETG1PUB": uplanet, "myIP": "192.0.2.7", "capacities": {"x": 1},
         });
         self.write(&peer, &card.to_string());
     }
@@ -72,7 +78,7 @@ fn reaches(folder: &mut SwarmFolder) -> BTreeMap<PeerId, Reach> {
     folder.look();
     let known = folder.known.iter();
     known
-        .map(|(peer, station)| (*peer, station.reach.clone()))
+        .map(|(peer, known)| (*peer, known.station.reach.clone()))
         .collect()
 }
 
@@ -99,7 +105,7 @@ fn cards_say_how_a_relay_is_reached() {
         (public, Reach::Direct(Box::new(relay))),
     ];
     assert_eq!(found, expected.into());
-    let addresses = &folder.known[&tunnelled].addresses;
+    let addresses = &folder.known[&tunnelled].station.addresses;
     assert!(addresses.contains(&"/ip4/192.0.2.7/tcp/4001".parse().unwrap()));
 }
 
@@ -112,7 +118,7 @@ fn broken_foreign_and_lying_cards_are_refused_and_warned_of_once() {
         ("{\"ipfsnodeid\": \"12D".into(), String::new(), CardRefusal::NotJson),
         (String::new(), String::new(), CardRefusal::NotJson),
         ("x".repeat(70_000), String::new(), CardRefusal::TooLarge),
-        ("{}".into(), String::new(), CardRefusal::NotItsFolder),
+        ("{}".into(), String::new(), CardRefusal::Incomplete),
         (format!("{{\"ipfsnodeid\":\"{good}\",\"UPLANETG1PUB\":\"ours\"}}"), String::new(), CardRefusal::NotItsFolder),
         ("SELF theirs".into(), "theirs".into(), CardRefusal::AnotherUplanet),
         ("SELF 7".into(), "7".into(), CardRefusal::AnotherUplanet),
@@ -156,6 +162,77 @@ fn the_last_known_cards_outlive_the_folder_by_two_days_also_over_a_restart() {
     zen.pass(2 * 3600);
     assert!(reaches(&mut again).is_empty());
     assert!(reaches(&mut zen.reader()).is_empty());
+}
+
+#[test]
+fn a_card_that_contradicts_ends_what_was_known_at_once_and_one_that_is_broken_does_not() {
+    let zen = Zen::new();
+    let [turned, false_id, broken] = [(); 3].map(|()| PeerId::random());
+    for peer in [turned, false_id, broken] {
+        zen.card(peer, "wss://relay.example");
+    }
+    let mut folder = zen.reader();
+    assert_eq!(reaches(&mut folder).len(), 3);
+    zen.card_of(turned, "wss://relay.example", "theirs");
+    let other = PeerId::random();
+    zen.write(
+        &false_id.to_string(),
+        &format!("{{\"ipfsnodeid\":\"{other}\",\"UPLANETG1PUB\":\"ours\"}}"),
+    );
+    zen.write(&broken.to_string(), "{\"ipfsnodeid\": \"12D");
+    let left = |folder: &mut SwarmFolder| reaches(folder).into_keys().collect::<Vec<_>>();
+    assert_eq!(left(&mut folder), [broken]);
+    assert_eq!(left(&mut zen.reader()), [broken], "also after a restart");
+    zen.write(&broken.to_string(), "{}");
+    assert_eq!(
+        left(&mut folder),
+        [broken],
+        "it says nothing to the contrary"
+    );
+}
+
+#[test]
+fn what_is_remembered_of_one_uplanet_says_nothing_in_another() {
+    let zen = Zen::new();
+    let peer = PeerId::random();
+    zen.card(peer, "wss://relay.example");
+    assert_eq!(reaches(&mut zen.reader()).len(), 1);
+    fs::remove_dir_all(zen.swarm()).unwrap();
+    // Our own card is gone for a moment, as every evening: then the memory is ours still.
+    let mut unknown = zen.reader();
+    unknown.options.uplanet = None;
+    assert_eq!(reaches(&mut unknown).len(), 1);
+    let mut moved = zen.reader();
+    moved.options.uplanet = Some("theirs".into());
+    assert!(reaches(&mut moved).is_empty());
+    let mut back = zen.reader();
+    assert!(reaches(&mut back).is_empty(), "and it was forgotten");
+    // A memory in a form that does not say is none.
+    fs::write(&back.options.kept, "[]").unwrap();
+    assert!(reaches(&mut zen.reader()).is_empty());
+}
+
+#[test]
+fn that_a_card_is_still_there_is_no_news() {
+    let zen = Zen::new();
+    let peer = PeerId::random();
+    zen.card(peer, "wss://relay.example");
+    let mut folder = zen.reader();
+    let (told, mut stations) = watch::channel(Arc::default());
+    folder.look();
+    folder.tell(&told);
+    assert!(stations.has_changed().unwrap());
+    stations.mark_unchanged();
+    for _ in 0..3 {
+        zen.pass(3_600);
+        folder.look();
+        folder.tell(&told);
+    }
+    assert!(!stations.has_changed().unwrap());
+    zen.card(peer, "wss://elsewhere.example");
+    folder.look();
+    folder.tell(&told);
+    assert!(stations.has_changed().unwrap());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -16,6 +18,12 @@ use crate::time::Clock;
 use crate::trust::{ConstellationId, Invitation, Membership, Origin};
 use crate::tunnel::hub::{Hub, HubCarrier};
 use crate::tunnel::{Carrier, GuestList, Identity, InboundStream};
+
+mod batches;
+mod captains;
+mod key_holders;
+mod strangers;
+mod telling;
 
 struct Member {
     registry: Arc<Registry>,
@@ -32,11 +40,21 @@ impl Member {
     }
 
     fn at(hub: &Hub, seed: u8, id: ConstellationId, folder: tempfile::TempDir) -> Self {
+        Self::with(hub, seed, id, folder, |_, _| {})
+    }
+
+    fn with(
+        hub: &Hub,
+        seed: u8,
+        id: ConstellationId,
+        folder: tempfile::TempDir,
+        adjust: impl FnOnce(&mut RegistryOptions, &mut RegistrySettings),
+    ) -> Self {
         let identity = Identity::from_seed([seed; 32]);
         let own = identity.public_key().peer_id();
         let (publish, guests) = watch::channel(Arc::default());
         let (carrier, inbound) = hub.plug(own, guests.clone());
-        let options = RegistryOptions {
+        let mut options = RegistryOptions {
             state: folder.path().to_owned(),
             identity,
             own,
@@ -47,10 +65,11 @@ impl Member {
             serves_relay: false,
             guests: publish,
         };
-        let settings = RegistrySettings {
+        let mut settings = RegistrySettings {
             name: format!("member {seed}"),
             ..RegistrySettings::default()
         };
+        adjust(&mut options, &mut settings);
         let random = Random::seeded(u64::from(seed));
         let registry = Registry::open(options, settings, Clock::system(), random.clone()).unwrap();
         let registry = Arc::new(registry);
@@ -128,9 +147,40 @@ impl Member {
 }
 
 async fn serve(registry: Arc<Registry>, mut inbound: mpsc::Receiver<InboundStream>) {
-    while let Some(stream) = inbound.recv().await {
-        answer(Arc::clone(&registry), stream.peer, stream.stream).await;
+    let mut visits = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = inbound.recv() => match stream {
+                Some(stream) => visits.push(answer(Arc::clone(&registry), stream.peer, stream.stream)),
+                None => return,
+            },
+            Some(()) = visits.next() => {}
+        }
     }
+}
+
+/// A registry that nobody gossips for.
+fn alone(
+    state: &std::path::Path,
+    seed: u8,
+    adjust: impl FnOnce(&mut RegistryOptions, &mut RegistrySettings),
+) -> Arc<Registry> {
+    let identity = Identity::from_seed([seed; 32]);
+    let mut options = RegistryOptions {
+        state: state.to_owned(),
+        own: identity.public_key().peer_id(),
+        identity,
+        membership: Membership::new(ConstellationId::of_name("test"), Origin::Name),
+        private_swarm: false,
+        swarm_key_is_secret: false,
+        halted: false,
+        serves_relay: false,
+        guests: watch::Sender::default(),
+    };
+    let mut settings = RegistrySettings::default();
+    adjust(&mut options, &mut settings);
+    let random = Random::seeded(u64::from(seed));
+    Arc::new(Registry::open(options, settings, Clock::system(), random).unwrap())
 }
 
 async fn keep(registry: Arc<Registry>, carrier: Arc<HubCarrier>) {

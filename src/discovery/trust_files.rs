@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use super::added::{self, ADDED_MAX};
 use super::captain::{CaptainError, station_named};
+use super::reports::REVOKED_HERE;
 use crate::peer::{PeerAddress, PeerId};
 use crate::time::Clock;
 use crate::trust::Ledger;
@@ -56,11 +57,17 @@ impl TrustFiles {
         Ok(peer)
     }
 
-    /// Adds a peer to exchange with; a station may also enter.
+    /// Adds a peer to exchange with; a station may also enter, unless our captain has revoked it: gives by whom it is out
+    /// still.
     ///
     /// # Errors
     /// [`CaptainError`].
-    pub fn add(&self, address: PeerAddress, own: Option<PeerId>) -> Result<(), CaptainError> {
+    pub fn add(
+        &self,
+        address: PeerAddress,
+        own: Option<PeerId>,
+    ) -> Result<Option<String>, CaptainError> {
+        let peer = address.peer_id();
         if address.peer_id().is_some() && address.peer_id() == own {
             return Err(CaptainError::Ourselves);
         }
@@ -75,7 +82,9 @@ impl TrustFiles {
         if is_full {
             return Err(CaptainError::TooMany);
         }
-        Ok(())
+        let ledger = Ledger::load(&self.state.join("trust.json"))?;
+        let is_out = peer.is_some_and(|peer| ledger.revoked().contains_key(&peer));
+        Ok(is_out.then(|| REVOKED_HERE.to_owned()))
     }
 
     /// Takes back that a peer was added or allowed.

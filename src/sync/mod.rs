@@ -28,4 +28,4 @@ pub use options::{
 pub use outcome::{Failure, Outcome, PeerReport, RunReport, Step, Totals};
 pub use plan::{ExchangePlan, PlanError, RunPlan, plan};
 pub use run::{PeerProgress, RunContext, RunError, RunProgress, run};
-pub use runner::{Runner, Surroundings, SyncOptions, TriggerError};
+pub use runner::{Neighbours, Runner, Surroundings, SyncOptions, TriggerError};

@@ -3,6 +3,7 @@
 //! Whoever wants a run (the captain, the schedule) asks here. Options are read anew for each run, so a reload takes
 //! effect with the next one. Of two that ask at once, the captain is told `skipped`, the schedule waits its turn.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -12,7 +13,7 @@ use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
 use super::plan::{PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
-use crate::peer::PeerAddress;
+use crate::peer::{PeerAddress, PeerId};
 
 /// The part of the configuration that runs depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,11 +26,38 @@ pub struct SyncOptions {
     pub deadlines: Deadlines,
 }
 
+/// Whom discovery knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Neighbours {
+    /// Peers that were found or added by a command; a configured one keeps what is configured of it.
+    pub found: Vec<PeerAddress>,
+    /// Configured peers that are revoked: nobody exchanges with them.
+    pub out: BTreeSet<PeerId>,
+}
+
+impl Neighbours {
+    /// These, but for whom is out, and then those that were found.
+    fn besides(&self, configured: Vec<PeerOptions>) -> Vec<PeerOptions> {
+        let is_out = |peer: &PeerOptions| {
+            let station = peer.address.peer_id();
+            station.is_some_and(|station| self.out.contains(&station))
+        };
+        let mut peers = configured;
+        peers.retain(|peer| !is_out(peer));
+        for address in &self.found {
+            if !peers.iter().any(|peer| peer.address == *address) {
+                peers.push(PeerOptions::of(address.clone()));
+            }
+        }
+        peers
+    }
+}
+
 /// What a run finds around it besides what is configured. Follows discovery.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
-    /// Peers that were found or added by a command; a configured one keeps what is configured of it.
-    pub found: watch::Receiver<Arc<Vec<PeerAddress>>>,
+    /// Who there is besides those that are configured, and who of these is out.
+    pub neighbours: watch::Receiver<Arc<Neighbours>>,
     /// Why nothing may be shared at present (D16): this is no longer the constellation that the events are of.
     pub halted: watch::Receiver<Option<String>>,
 }
@@ -38,7 +66,7 @@ impl Surroundings {
     /// Of a station that finds nobody.
     pub fn none() -> Self {
         Self {
-            found: watch::Sender::default().subscribe(),
+            neighbours: watch::Sender::default().subscribe(),
             halted: watch::Sender::default().subscribe(),
         }
     }
@@ -132,19 +160,33 @@ impl Runner {
         self.turn.available_permits() == 0
     }
 
-    /// The configured peers, then those that were found.
+    /// The configured peers that are not revoked, then those that were found.
     pub fn peers(&self) -> Vec<PeerOptions> {
-        let mut peers = self.options.borrow().peers.clone();
-        for address in self.surroundings.found.borrow().iter() {
-            if !peers.iter().any(|peer| peer.address == *address) {
-                peers.push(PeerOptions::of(address.clone()));
-            }
-        }
-        peers
+        let configured = self.options.borrow().peers.clone();
+        self.surroundings.neighbours.borrow().besides(configured)
     }
 
     /// What past runs achieved.
     pub fn history(&self) -> History {
         History::in_folder(&self.context.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configured_peer_that_is_revoked_is_left_out_of_runs() {
+        let [out, known, found] = [(); 3].map(|()| PeerId::random());
+        let address = |peer: &PeerId| PeerAddress::of_station(*peer);
+        let neighbours = Neighbours {
+            found: vec![address(&known), address(&found)],
+            out: [out].into(),
+        };
+        let configured = [out, known].map(|peer| PeerOptions::of(address(&peer)));
+        let peers = neighbours.besides(configured.to_vec());
+        let peers: Vec<PeerAddress> = peers.into_iter().map(|peer| peer.address).collect();
+        assert_eq!(peers, [address(&known), address(&found)]);
     }
 }

@@ -15,16 +15,16 @@ use crate::tunnel::{Multiaddr, PeerId, ServiceName, StationKey};
 pub const CARD_BYTES_MAX: usize = 256 << 10;
 /// Addresses of a station: every network that a machine may have, over two transports, and some relayed ones.
 pub const CARD_ADDRESSES_MAX: usize = 16;
-/// Characters of an address: one through a relay has about 200.
-const CARD_ADDRESS_CHARS_MAX: usize = 256;
+/// Bytes of an address, as text: one through a relay has about 200.
+const CARD_ADDRESS_BYTES_MAX: usize = 256;
 /// Services of a station.
 pub const CARD_SERVICES_MAX: usize = 32;
 /// Stations that one station lets into the constellation; those let others in.
 pub(super) const CARD_VOUCHES_MAX: usize = 1_024;
 /// Stations that one station revokes.
 pub(super) const CARD_REVOCATIONS_MAX: usize = 1_024;
-/// Characters of a name or URL.
-const CARD_TEXT_CHARS_MAX: usize = 256;
+/// Bytes of a name or URL.
+pub const CARD_TEXT_BYTES_MAX: usize = 256;
 /// The version of a [`Statement`].
 const STATEMENT_VERSION: u32 = 1;
 
@@ -109,21 +109,31 @@ impl Statement {
         }
         let long = |text: &Option<String>| {
             text.as_ref()
-                .is_some_and(|text| text.len() > CARD_TEXT_CHARS_MAX)
+                .is_some_and(|text| text.len() > CARD_TEXT_BYTES_MAX)
         };
         let too_much = [
             (self.addresses.len() > CARD_ADDRESSES_MAX, "addresses"),
             (self.services.len() > CARD_SERVICES_MAX, "services"),
             (self.vouches.len() > CARD_VOUCHES_MAX, "vouches"),
             (self.revocations.len() > CARD_REVOCATIONS_MAX, "revocations"),
-            (long(&self.name), "characters in its name"),
-            (long(&self.relay_url), "characters in its relay's URL"),
+            (long(&self.name), "bytes in its name"),
+            (long(&self.relay_url), "bytes in its relay's URL"),
         ];
         match too_much.into_iter().find(|(is_too_much, _)| *is_too_much) {
             Some((_, what)) => Err(CardError::TooMany(what)),
             None => Ok(()),
         }
     }
+}
+
+/// As much of a station's name as a card has room for.
+pub fn name_in_a_card(name: &str) -> &str {
+    &name[..name.floor_char_boundary(CARD_TEXT_BYTES_MAX)]
+}
+
+/// Whether a card has room for an address: of a longer one others would learn nothing.
+pub fn fits_in_a_card(address: &Multiaddr) -> bool {
+    address.to_string().len() <= CARD_ADDRESS_BYTES_MAX
 }
 
 /// The sequence of the card after `previous`: the time, so that it also grows if the last one was forgotten.
@@ -240,7 +250,7 @@ fn known_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mul
     let texts = Vec::<String>::deserialize(deserializer)?;
     let known = texts
         .iter()
-        .filter(|text| text.len() <= CARD_ADDRESS_CHARS_MAX)
+        .filter(|text| text.len() <= CARD_ADDRESS_BYTES_MAX)
         .filter_map(|text| text.parse().ok());
     Ok(known.collect())
 }
@@ -309,7 +319,7 @@ mod tests {
         }
         let huge = format!("{json}{}", " ".repeat(CARD_BYTES_MAX));
         assert_eq!(Card::parse(huge.as_bytes()), Err(CardError::TooLarge));
-        let long = format!("/dns4/{}/tcp/1", "x".repeat(CARD_ADDRESS_CHARS_MAX));
+        let long = format!("/dns4/{}/tcp/1", "x".repeat(CARD_ADDRESS_BYTES_MAX));
         let odd = json.replace(
             r#""addresses":[]"#,
             &format!(r#""addresses":["/warp/9","{long}","/ip4/192.0.2.1/tcp/1"]"#),

@@ -2,7 +2,8 @@
 //!
 //! Takes verified cards; gives them to whoever judges, dials, or asks what is new. Kept in `state/cards.json`: what a
 //! station vouched for must not be forgotten while it is away. Invariant: of each station at most one card, and of one
-//! that is out no newer one than we had: or it would let itself in under another name. Deliberately absent: fetching,
+//! that is out no newer one than we had: or it would let itself in under another name. A card that could not be handed
+//! over when it came counts as changed on the day it can ([`CardBook::offer_all`]). Deliberately absent: fetching,
 //! and judging. Worst case: [`BOOK_BYTES_MAX`] of cards, twice in memory (text and fields).
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ struct Kept {
     card: VerifiedCard,
     version: u64,
     bytes: usize,
+    /// Whether it is handed over to those who ask.
+    is_offered: bool,
 }
 
 /// The newest card of each station.
@@ -134,7 +137,7 @@ impl CardBook {
             let restored = UnverifiedCard::of(filed.signed)
                 .and_then(|card| card.restore(constellation, filed.binding));
             match restored {
-                Ok(card) => book.keep(card),
+                Ok(card) => book.keep(card, false),
                 // The constellation was changed, and the captain confirmed it.
                 Err(super::CardError::OtherConstellation) => {}
                 Err(error) => {
@@ -198,8 +201,35 @@ impl CardBook {
                 return Insertion::Full;
             }
         }
-        self.keep(card);
+        let was_offered = self.kept.get(&peer).is_some_and(|known| known.is_offered);
+        self.keep(card, was_offered || is_judged);
         Insertion::Inserted
+    }
+
+    /// Cards of these stations are handed over from now on, and no others. Those that were not before count as changed:
+    /// whoever asked meanwhile was not told of them. Tells whether there are such.
+    pub fn offer_all(&mut self, is_ours: impl Fn(&PeerId) -> bool) -> bool {
+        let mut has_news = false;
+        for (peer, kept) in &mut self.kept {
+            let is_offered = is_ours(peer);
+            if is_offered && !kept.is_offered {
+                self.changes.remove(&kept.version);
+                self.version += 1;
+                kept.version = self.version;
+                self.changes.insert(kept.version, *peer);
+                has_news = true;
+            }
+            kept.is_offered = is_offered;
+        }
+        has_news
+    }
+
+    /// How far whoever knows everything has read.
+    pub fn end(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            version: self.version,
+        }
     }
 
     fn has_room_for(&self, card: &VerifiedCard) -> bool {
@@ -224,7 +254,7 @@ impl CardBook {
         }
     }
 
-    fn keep(&mut self, card: VerifiedCard) {
+    fn keep(&mut self, card: VerifiedCard, is_offered: bool) {
         let (peer, bytes) = (card.peer(), card.envelope().len_bytes());
         self.drop_card(&peer);
         self.version += 1;
@@ -235,6 +265,7 @@ impl CardBook {
             card,
             version,
             bytes,
+            is_offered,
         };
         self.kept.insert(peer, kept);
     }
@@ -263,9 +294,9 @@ impl CardBook {
         Some((&card.statement().addresses, is_fresh))
     }
 
-    /// What changed since somebody asked last, of judged stations and ourselves; with [`Cursor::default`], everything.
-    /// Cards that are too old to be taken from us are left out.
-    pub fn since(&self, cursor: Cursor, standing: &Standing, now: u64) -> Handover<'_> {
+    /// What changed since somebody asked last, of cards that are offered; with [`Cursor::default`], everything. Cards
+    /// that are too old to be taken from us are left out.
+    pub fn since(&self, cursor: Cursor, now: u64) -> Handover<'_> {
         let read = if cursor.epoch == self.epoch {
             cursor.version
         } else {
@@ -282,9 +313,8 @@ impl CardBook {
         let mut bytes = 0;
         for (version, peer) in self.changes.range(read.saturating_add(1)..) {
             let kept = &self.kept[peer];
-            let is_ours = standing.is_judged(peer) || *peer == standing.me;
             let is_old = kept.card.created().saturating_add(HANDED_OVER_SECONDS_MAX) < now;
-            if !is_ours || is_old {
+            if !kept.is_offered || is_old {
                 continue;
             }
             let is_full = handover.cards.len() >= HANDOVER_CARDS_MAX

@@ -49,6 +49,11 @@ fn envelopes(book: &CardBook) -> Vec<SignedCard> {
     book.cards().map(|card| card.envelope().clone()).collect()
 }
 
+/// What a station judges of those of whom this says something, it hands over.
+fn offer_judged(book: &mut CardBook, standing: &Standing) -> bool {
+    book.offer_all(|peer| standing.is_judged(peer) || *peer == standing.me)
+}
+
 fn drafts() -> impl Strategy<Value = Vec<Draft>> {
     let draft = (1..4u16, 0..3u64, 0..2u64, 0..2u8).prop_map(|(of, sequence, age, host)| Draft {
         created: NOW - age,
@@ -105,9 +110,10 @@ proptest! {
                 ours_now.save(&path).expect("written");
                 let random = Random::seeded(100 + at); // a start of its own
                 ours_now = CardBook::load(&path, ours(), &random).expect("readable");
+                offer_judged(&mut ours_now, &standing);
             }
             if *then < 4 || at + 1 == steps.len() as u64 {
-                let handover = ours_now.since(cursor, &standing, NOW);
+                let handover = ours_now.since(cursor, NOW);
                 prop_assert!(!handover.more);
                 read += handover.cards.len();
                 for signed in handover.cards {
@@ -115,7 +121,7 @@ proptest! {
                     theirs.insert(card.claimed_peer(), signed.clone());
                 }
                 cursor = handover.next;
-                prop_assert!(ours_now.since(cursor, &standing, NOW).cards.is_empty());
+                prop_assert!(ours_now.since(cursor, NOW).cards.is_empty());
             }
         }
         prop_assert_eq!(theirs.into_values().collect::<Vec<_>>(), envelopes(&ours_now));
@@ -139,7 +145,7 @@ fn an_answer_is_bounded_and_the_next_goes_on_where_it_ended() {
         }
         let (mut cursor, mut seen) = (Cursor::default(), 0);
         for answer in 1..=answers {
-            let handover = book.since(cursor, &standing, NOW);
+            let handover = book.since(cursor, NOW);
             assert_eq!(handover.more, answer < answers, "{stations} stations");
             assert!(handover.cards.len() <= HANDOVER_CARDS_MAX);
             let bytes: usize = handover.cards.iter().map(|card| card.len_bytes()).sum();
@@ -164,13 +170,32 @@ fn old_cards_and_those_of_strangers_are_not_handed_over() {
             Insertion::Inserted
         );
     }
-    let handover = book.since(Cursor::default(), &allowing([1, 2]), NOW);
+    let handover = book.since(Cursor::default(), NOW);
     let handed_over = |of| {
         handover
             .cards
             .contains(&book.get(&peer(of)).expect("kept").envelope())
     };
     assert_eq!([0, 1, 2, 3].map(handed_over), [true, true, false, false]);
+}
+
+#[test]
+fn a_card_that_could_not_be_judged_yet_is_offered_when_it_can_be() {
+    let mut book = book();
+    book.insert(Draft::plain(1, 1).own(), &allowing([1]));
+    book.insert(Draft::plain(2, 1).own(), &allowing([1]));
+    let first = book.since(Cursor::default(), NOW);
+    assert_eq!(first.cards, [&Draft::plain(1, 1).signed()]);
+    let read = first.next;
+    // Somebody has let it in: whoever read to the end before is told now.
+    assert!(offer_judged(&mut book, &allowing([1, 2])));
+    assert!(!offer_judged(&mut book, &allowing([1, 2])), "once");
+    let then = book.since(read, NOW);
+    assert_eq!(then.cards, [&Draft::plain(2, 1).signed()]);
+    // And nobody vouches for it any more.
+    assert!(!offer_judged(&mut book, &allowing([1])));
+    let everything = book.since(Cursor::default(), NOW);
+    assert_eq!(everything.cards, [&Draft::plain(1, 1).signed()]);
 }
 
 #[test]

@@ -20,6 +20,13 @@ pub struct Doors {
     pub anyone_is_invited: bool,
 }
 
+impl Doors {
+    /// Whether holding the swarm key is enough.
+    pub fn opens_to_key_holders(self) -> bool {
+        self.swarm_key_admits && self.swarm_key_is_secret
+    }
+}
+
 /// The carrier's list. `services` are those that are exposed, the one of the constellation need not be among them:
 /// it always is exposed.
 pub fn guest_list(
@@ -46,7 +53,7 @@ pub fn guest_list(
         services,
         admitted: standing.admitted.keys().copied().collect(),
         banned: standing.revoked.keys().copied().collect(),
-        swarm_key_admits: doors.swarm_key_admits && doors.swarm_key_is_secret,
+        swarm_key_admits: doors.opens_to_key_holders(),
     }
 }
 

@@ -26,8 +26,8 @@ mod drafts;
 mod worlds;
 
 pub use card::{
-    CARD_ADDRESSES_MAX, CARD_BYTES_MAX, CARD_SERVICES_MAX, Card, Revocation, Statement, Vouch,
-    next_sequence,
+    CARD_ADDRESSES_MAX, CARD_BYTES_MAX, CARD_SERVICES_MAX, CARD_TEXT_BYTES_MAX, Card, Revocation,
+    Statement, Vouch, fits_in_a_card, name_in_a_card, next_sequence,
 };
 pub use cards::{CardBook, CardBookCopy, Cursor, HANDOVER_CARDS_MAX, Handover, Insertion};
 pub use constellation::{

@@ -214,6 +214,33 @@ impl UnverifiedCard {
         self.card.peer
     }
 
+    /// Whether it is the other one, word for word.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.envelope == other.envelope
+    }
+
+    /// Bytes of its texts.
+    pub fn len_bytes(&self) -> usize {
+        self.envelope.len_bytes()
+    }
+
+    /// Whether anything says that the key it names is the station's. Nothing is proved by that.
+    pub fn is_bound(&self, evidence: &Evidence<'_>) -> bool {
+        self.binding(evidence).is_some()
+    }
+
+    fn binding(&self, evidence: &Evidence<'_>) -> Option<Binding> {
+        let (peer, key) = (self.card.peer, &self.envelope.key);
+        if key.peer_id() == peer {
+            Some(Binding::Itself)
+        } else if evidence.carried_by == Some(peer) {
+            Some(Binding::Carried)
+        } else {
+            let keys = evidence.keys.get(&peer)?;
+            keys.contains(key).then_some(Binding::VouchedFor)
+        }
+    }
+
     /// Checks it.
     ///
     /// # Errors
@@ -228,20 +255,7 @@ impl UnverifiedCard {
         if !is_carried && created.saturating_add(HANDED_OVER_SECONDS_MAX) < evidence.now {
             return Err(CardError::TooOld);
         }
-        let key = &self.envelope.key;
-        let is_vouched_for = || {
-            let keys = evidence.keys.get(&peer);
-            keys.is_some_and(|keys| keys.contains(key))
-        };
-        let binding = if key.peer_id() == peer {
-            Binding::Itself
-        } else if is_carried {
-            Binding::Carried
-        } else if is_vouched_for() {
-            Binding::VouchedFor
-        } else {
-            return Err(CardError::Unbound);
-        };
+        let binding = self.binding(evidence).ok_or(CardError::Unbound)?;
         self.verified(created, evidence.constellation, binding)
     }
 

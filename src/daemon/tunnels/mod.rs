@@ -21,16 +21,16 @@ use super::directory::DataDirectory;
 use crate::config::Config;
 use crate::control::{TunnelState, Tunnels};
 use crate::discovery::{Registry, RegistryOptions, TrustFiles};
-use crate::peer::PeerAddress;
 use crate::random::Random;
 use crate::relay_client::Dialer;
 use crate::services::{Inbound, RelayEntrance, Services};
-use crate::sync::SyncRequest;
+use crate::sync::{Neighbours, SyncRequest};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
 use crate::tunnel::{Identity, IdentityError, KuboCarrier, KuboError, NodeError, SwarmKeyError};
 
 use carrying::{Carried, Carrying, Kind};
+pub(super) use membership::Compared;
 use settings::{registry_settings, take_services};
 pub(super) use upkeep::TunnelUpkeep;
 
@@ -119,27 +119,30 @@ pub async fn accept_constellation(
     Ok(accepted.await?.to_string())
 }
 
-/// Why nothing may be shared, by what is kept and what is configured (D16); where that cannot be told, nothing may either.
-/// Keeps what is configured first.
+/// Compares the constellation that is configured with the one that is kept (D16). Where that cannot be done nothing may be
+/// shared either. Keeps what is configured first.
 ///
 /// # Errors
 /// [`TunnelError`]: what was kept cannot be read, or what is new not be kept.
-pub(super) async fn why_halted(
+pub(super) async fn compare_constellation(
     directory: &DataDirectory,
     config: &Config,
     random: Random,
-) -> Result<Option<String>, TunnelError> {
+) -> Result<Compared, TunnelError> {
     let swarm_key = match settings::swarm_key(config).await {
         Ok(swarm_key) => swarm_key,
         Err(error) => {
-            return Ok(Some(format!(
-                "whether this is still the same constellation cannot be told: {error}"
-            )));
+            let why =
+                format!("whether this is still the same constellation cannot be told: {error}");
+            return Ok(Compared {
+                membership: None,
+                halted: Some(why),
+            });
         }
     };
     let configured = membership::configured(config, swarm_key.as_ref());
     let path = directory.constellation();
-    let compared = blocking(move || membership::why_halted(&path, configured, &random));
+    let compared = blocking(move || membership::compare(&path, configured, &random));
     Ok(compared.await?)
 }
 
@@ -170,7 +173,7 @@ pub(super) struct TunnelStarter {
     pub(super) random: Random,
     pub(super) tasks: TaskGroup,
     pub(super) dialer: Dialer,
-    pub(super) found: watch::Sender<Arc<Vec<PeerAddress>>>,
+    pub(super) found: watch::Sender<Arc<Neighbours>>,
     pub(super) halted: watch::Sender<Option<String>>,
     /// For commands.
     pub(super) published: watch::Sender<TunnelState>,
@@ -210,13 +213,32 @@ impl StationTunnels {
         }
     }
 
-    /// Takes over what can change while a station runs.
-    pub(super) async fn reconfigure(&self, config: &Config) -> Result<(), TunnelError> {
+    /// Takes over what can change while a station runs; gives why nothing may be shared now.
+    async fn reconfigure(
+        &self,
+        config: &Config,
+        compared: Compared,
+    ) -> Result<Option<String>, TunnelError> {
         let settings = registry_settings(config)?;
         let registry = Arc::clone(&self.tunnels.registry);
-        blocking(move || registry.configure(settings)).await;
+        let halted = blocking(move || {
+            let ours = registry.membership().id;
+            let others = compared.membership.filter(|kept| kept.id != ours);
+            let halted = compared.halted.or_else(|| {
+                others.map(|kept| {
+                    format!(
+                        "the constellation is {} from the next start on: restart this station",
+                        kept.id
+                    )
+                })
+            });
+            registry.halt(halted.is_some());
+            registry.configure(settings);
+            halted
+        });
+        let halted = halted.await;
         take_services(&self.tunnels.services, config).await;
-        Ok(())
+        Ok(halted)
     }
 }
 
@@ -328,7 +350,7 @@ impl TunnelStarter {
             }
         };
         // At once: a command that makes a run right away must know with whom.
-        self.found.send_replace(registry.found().borrow().clone());
+        self.found.send_replace(wiring::neighbours(&registry));
         self.known_as.send_replace(carrier.peer_id().to_string());
         self.dialer.take_carrier(carrier);
         self.say(TunnelState::Started(Arc::clone(&tunnels)));

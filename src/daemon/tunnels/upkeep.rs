@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::settings::registry_settings;
-use super::{Start, StationTunnels, TunnelError, TunnelStarter, carrying};
+use super::{Compared, Start, StationTunnels, TunnelError, TunnelStarter, carrying};
 use crate::config::Config;
 use crate::control::TunnelState;
 use crate::services::RelayEntrance;
@@ -74,18 +74,23 @@ impl TunnelUpkeep {
         *hold(&self.started) = Some(tunnels);
     }
 
-    /// Takes over what tunnels can take over while they run. `halted`: nothing may be shared any more.
+    /// Takes over what tunnels can take over while they run; gives why nothing may be shared now. `compared` is what came of
+    /// comparing the constellation.
     ///
     /// # Errors
     /// [`TunnelError`]: what was in force stays.
-    pub(in crate::daemon) async fn reconfigure(&self, config: &Config) -> Result<(), TunnelError> {
+    pub(in crate::daemon) async fn reconfigure(
+        &self,
+        config: &Config,
+        compared: Compared,
+    ) -> Result<Option<String>, TunnelError> {
         registry_settings(config)?;
         self.config.send_replace(Arc::new(config.clone()));
         // Where none have started yet, whoever waits sees the new configuration.
         let started = hold(&self.started).clone();
         match started {
-            Some(tunnels) => tunnels.reconfigure(config).await,
-            None => Ok(()),
+            Some(tunnels) => tunnels.reconfigure(config, compared).await,
+            None => Ok(compared.halted),
         }
     }
 
@@ -126,10 +131,23 @@ async fn wait_for_kubo(
     // A reload meanwhile found none that it could change.
     while config.has_changed().unwrap_or(false) {
         let now = config.borrow_and_update().clone();
-        if let Err(error) = tunnels.reconfigure(&now).await {
-            tracing::error!(%error, "the configuration in force stays");
+        match reconfigure_late(&starter, &tunnels, &now).await {
+            Ok(halted) => {
+                starter.halted.send_replace(halted);
+            }
+            Err(error) => tracing::error!(%error, "the configuration in force stays"),
         }
     }
+}
+
+async fn reconfigure_late(
+    starter: &TunnelStarter,
+    tunnels: &StationTunnels,
+    config: &Config,
+) -> Result<Option<String>, TunnelError> {
+    let (directory, random) = (&starter.directory, starter.random.clone());
+    let compared = super::compare_constellation(directory, config, random).await?;
+    tunnels.reconfigure(config, compared).await
 }
 
 fn hold(

@@ -13,8 +13,9 @@ use super::{TunnelError, TunnelStarter, blocking};
 use crate::config::Config;
 use crate::control::Tunnels;
 use crate::discovery::{Registry, SwarmFolder, SwarmFolderOptions, SwarmStation, answer, gossip};
-use crate::peer::{Multiaddr, PeerAddress};
+use crate::peer::Multiaddr;
 use crate::services::RelayEntrance;
+use crate::sync::Neighbours;
 use crate::tasks::TaskGroup;
 use crate::tunnel::{Found, Node, Source};
 
@@ -105,14 +106,25 @@ async fn keep_connected(tunnels: Arc<Tunnels>) {
     }
 }
 
-/// Runs exchange with whom the registry has found.
-async fn tell_runs(registry: Arc<Registry>, found: watch::Sender<Arc<Vec<PeerAddress>>>) {
-    let mut peers = registry.found();
+/// Whom the registry knows of, as runs take it.
+pub(super) fn neighbours(registry: &Registry) -> Arc<Neighbours> {
+    Arc::new(Neighbours {
+        found: (**registry.found().borrow()).clone(),
+        out: (**registry.out().borrow()).clone(),
+    })
+}
+
+/// Runs exchange with whom the registry has found, and with nobody who is out.
+async fn tell_runs(registry: Arc<Registry>, told: watch::Sender<Arc<Neighbours>>) {
+    let mut found = registry.found();
+    let mut out = registry.out();
     loop {
-        let now = peers.borrow_and_update().clone();
-        found.send_replace(now);
-        if peers.changed().await.is_err() {
-            return;
+        found.mark_unchanged();
+        out.mark_unchanged();
+        told.send_replace(neighbours(&registry));
+        tokio::select! {
+            changed = found.changed() => if changed.is_err() { return },
+            changed = out.changed() => if changed.is_err() { return },
         }
     }
 }
