@@ -23,6 +23,10 @@ use stations::{Over, Setup, join, link_with, peer_id, start, text, tunnels};
 const DIRECT_WITHIN: Duration = Duration::from_secs(30);
 /// How soon a station that starts has its links back.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
+/// How soon a new relayed connection has tried to become direct, where every attempt is refused.
+const FIRST_ATTEMPTS: Duration = Duration::from_secs(10);
+/// How soon it is tried again, and done.
+const NEXT_ATTEMPT: Duration = Duration::from_secs(75);
 /// What public relays let through in one circuit.
 const PUBLIC_RELAY_LASTS: Duration = Duration::from_secs(120);
 const PUBLIC_RELAY_BYTES: u64 = 128 << 10;
@@ -44,6 +48,7 @@ enum RelayIs {
 struct World {
     relay: Home,
     homes: [Home; 2],
+    places: [Place; 2],
     ids: [String; 2],
 }
 
@@ -54,17 +59,22 @@ impl World {
         let relay = relay.home_at(&place);
         let relay_id = peer_id(&relay);
         let through = relay_address(&place, &relay_id, over);
-        let homes = ["a", "b"].map(|name| {
-            let place = network.host_behind(nat, name);
+        let places = ["a", "b"].map(|name| network.host_behind(nat, name));
+        let homes = [("a", &places[0]), ("b", &places[1])].map(|(name, place)| {
             let setup = Setup::in_namespace(name, over);
             let setup = match is {
                 RelayIs::Named => setup.tunnel(&format!("relays = [{through:?}]")),
                 RelayIs::Offered => setup,
             };
-            setup.home_at(&place)
+            setup.home_at(place)
         });
         let ids = [0, 1].map(|at: usize| peer_id(&homes[at]));
-        Self { relay, homes, ids }
+        Self {
+            relay,
+            homes,
+            places,
+            ids,
+        }
     }
 
     /// Starts all; those behind routers join by tokens.
@@ -83,6 +93,12 @@ impl World {
     fn link(&self) -> Option<Value> {
         link_with(&self.homes[0], &self.ids[1])
     }
+}
+
+/// When the connection that serves began, in Unix seconds.
+#[track_caller]
+fn started(link: &Value) -> u64 {
+    link["since"].as_u64().expect("a time")
 }
 
 fn relay_address(place: &Place, id: &str, over: Over) -> String {
@@ -141,6 +157,32 @@ fn routers_that_keep_ports_let_stations_reach_each_other_directly_over_quic() {
     becomes_direct(Over::Quic, RelayIs::Offered);
 }
 
+/// The attempts that a new relayed connection brings fail at once: nothing but a later one can succeed.
+#[test]
+fn a_relayed_link_becomes_direct_when_that_becomes_possible_later() {
+    let Some(mut network) = Network::new() else {
+        return;
+    };
+    let world = World::new(&mut network, Nat::KeepsPorts, Over::Tcp, RelayIs::Named);
+    let parted = network.part(&world.places);
+    let _stations = world.start();
+    let link = wait_for("they are connected", || world.link());
+    let relayed = |link: Value| {
+        assert_eq!(link["path"], "relayed", "{link}");
+        link
+    };
+    let since = started(&relayed(link));
+    wait_for_within(FIRST_ATTEMPTS * 2, "the first attempts are over", || {
+        world.link().map(relayed);
+        (now() > since + FIRST_ATTEMPTS.as_secs()).then_some(())
+    });
+    drop(parted);
+    wait_for_within(NEXT_ATTEMPT, "the link is direct", || {
+        world.link().filter(|link| link["path"] == "direct")
+    });
+    converges(&world);
+}
+
 /// Public relays end a circuit after two minutes or 128 KiB. Ours do not: hence the only test here that takes long.
 #[test]
 fn routers_that_change_ports_leave_stations_relayed_without_the_bounds_of_public_relays() {
@@ -157,12 +199,11 @@ fn routers_that_change_ports_leave_stations_relayed_without_the_bounds_of_public
     let bytes = report["peers"][0]["bytes_in"].as_u64().expect("a number");
     assert!(bytes > PUBLIC_RELAY_BYTES * 5, "{report}");
 
-    wait_for_within(PUBLIC_RELAY_LASTS * 2, "two minutes are over", || {
-        let since = link["since"].as_u64().expect("a time");
-        (now() > since + PUBLIC_RELAY_LASTS.as_secs()).then_some(())
+    let later = wait_for_within(PUBLIC_RELAY_LASTS * 2, "one lasts two minutes", || {
+        world
+            .link()
+            .filter(|link| now() > started(link) + PUBLIC_RELAY_LASTS.as_secs())
     });
-    let later = world.link().expect("still connected");
-    assert_eq!(later["since"], link["since"], "the same connection");
     assert_eq!(later["path"], "relayed", "{later}");
     world.homes[1].import(&notes(&author(3), BEGIN, 30));
     converges(&world);

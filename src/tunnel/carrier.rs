@@ -142,7 +142,7 @@ pub struct LinkState {
     pub streams_out: u32,
     /// Streams open that it opened.
     pub streams_in: u32,
-    /// Unix seconds since when there has been a connection.
+    /// Unix seconds since when there is this connection; beside kubo, since when the station is connected.
     pub since: u64,
 }
 
@@ -208,7 +208,7 @@ pub trait Carrier: std::fmt::Debug + Send + Sync {
         deadline: Duration,
     ) -> Opening<'c>;
 
-    /// Remembers where a station may be reached (bounded; what served last is tried first), and asks for its
+    /// Remembers where a station may be reached (bounded; what serves is tried first), and asks for its
     /// redialling if it is wanted.
     fn learn(&self, peer: PeerId, addresses: &[Multiaddr], source: Source);
 

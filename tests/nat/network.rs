@@ -52,6 +52,28 @@ pub(crate) struct Place {
     pub(crate) namespace: String,
     /// The address that it has itself.
     pub(crate) ip: String,
+    /// The namespace of its router, and the address at which others see it.
+    router: Option<(String, String)>,
+}
+
+/// While it lives, two places cannot reach each other.
+#[derive(Debug)]
+pub(crate) struct Parted([(String, String); 2]);
+
+impl Parted {
+    /// What a router refuses to its host: calls to the other's router.
+    fn rule(to: &str) -> String {
+        format!("FORWARD -p tcp -d {to} -j REJECT --reject-with tcp-reset")
+    }
+}
+
+impl Drop for Parted {
+    fn drop(&mut self) {
+        for (router, to) in &self.0 {
+            let rule = Self::rule(to);
+            within(router, &format!("iptables -w -D {rule}"));
+        }
+    }
 }
 
 impl Network {
@@ -80,13 +102,28 @@ impl Network {
     pub(crate) fn public_host(&mut self, name: &str) -> Place {
         let namespace = self.namespace(name);
         let ip = self.join_public(&namespace);
-        Place { namespace, ip }
+        Place {
+            namespace,
+            ip,
+            router: None,
+        }
+    }
+
+    /// Two hosts behind routers cannot reach each other directly over TCP: whoever tries is refused at once.
+    pub(crate) fn part(&self, places: &[Place; 2]) -> Parted {
+        let routers = [0, 1].map(|at: usize| places[at].router.clone().expect("behind a router"));
+        let [(first, first_ip), (second, second_ip)] = routers;
+        let parted = Parted([(first, second_ip), (second, first_ip)]);
+        for (router, to) in &parted.0 {
+            within(router, &format!("iptables -w -I {}", Parted::rule(to)));
+        }
+        parted
     }
 
     /// A host behind a router of its own.
     pub(crate) fn host_behind(&mut self, nat: Nat, name: &str) -> Place {
         let router = self.namespace(&format!("{name}-router"));
-        self.join_public(&router);
+        let seen_at = self.join_public(&router);
         let namespace = self.namespace(name);
         within(
             &router,
@@ -123,6 +160,7 @@ impl Network {
         Place {
             namespace,
             ip: HOST_AT_HOME.to_owned(),
+            router: Some((router, seen_at)),
         }
     }
 

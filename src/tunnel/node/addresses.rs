@@ -1,10 +1,12 @@
 //! Where stations are: an address book that survives failures.
 //!
-//! Takes addresses from captains, cards, discovery and connections; gives them ranked: what served last first, what
-//! failed most last. An address is never dropped for failing, only for room: [`ADDRESSES_PER_PEER`] of each of
-//! [`PEERS_MAX`] stations; what served and what the captain named go last, as do wanted stations. Dials that other behaviours begin get
-//! the direct ones. Deliberately absent: when to dial. Worst case: a peer that lists thousands of addresses fills its
-//! own 16 places.
+//! Takes addresses from captains, cards, discovery and connections; gives them ranked: first what has not failed since
+//! it served, then what was never tried, then what failed least. Where another station answered is tried only when
+//! nothing else is left: it answers at once, and the whole dial ends with it. An address is never dropped for failing,
+//! only for room: [`ADDRESSES_PER_PEER`] of each of [`PEERS_MAX`] stations; what served last and what the captain named go
+//! last, as do wanted stations. Dials that other behaviours begin get the direct ones. Of stations that are neither
+//! admitted nor wanted nothing is learnt from connections. Deliberately absent: when to dial. Worst case: a peer that
+//! lists thousands of addresses fills its own 16 places.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -21,6 +23,7 @@ use libp2p::swarm::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::streams::Door;
 use crate::time::Clock;
 use crate::tunnel::{Multiaddr, PeerId, Source};
 
@@ -50,27 +53,20 @@ struct Entry {
     source: Source,
     last_success: Option<u64>,
     failures: u32,
+    /// Another station answered there when it was last tried.
+    is_of_another: bool,
 }
 
-impl Entry {
-    /// Greater stays longer: what served, then what the captain named, then what failed least.
-    fn worth(&self) -> (Option<u64>, bool, std::cmp::Reverse<u32>) {
-        let by_captain = self.source == Source::Static;
-        (
-            self.last_success,
-            by_captain,
-            std::cmp::Reverse(self.failures),
-        )
-    }
+/// How good an address is: the first part that differs decides, greater is better.
+type Rank = (bool, std::cmp::Reverse<u32>, Option<u64>, bool);
 
-    /// Greater is better.
-    fn rank(&self) -> (Option<u64>, std::cmp::Reverse<u32>, bool) {
+impl Entry {
+    /// One that served once must not keep those from being tried that are new: the station may have moved.
+    fn rank(&self) -> Rank {
+        let serves = self.last_success.is_some() && self.failures == 0;
         let by_captain = self.source == Source::Static;
-        (
-            self.last_success,
-            std::cmp::Reverse(self.failures),
-            by_captain,
-        )
+        let fewest_failures = std::cmp::Reverse(self.failures);
+        (serves, fewest_failures, self.last_success, by_captain)
     }
 }
 
@@ -79,6 +75,20 @@ struct Known {
     entries: Vec<Entry>,
     /// Grows with every use, over all stations.
     touched: u64,
+}
+
+impl Known {
+    /// The first to make room: neither what served last nor what the captain named, if there is another; of the rest the
+    /// one that ranks last.
+    fn least_worth(&self) -> usize {
+        let served_last = self.entries.iter().filter_map(|one| one.last_success).max();
+        let worth = |entry: &Entry| {
+            let is_last = served_last.is_some() && entry.last_success == served_last;
+            (is_last, entry.source == Source::Static, entry.rank())
+        };
+        let least = (0..self.entries.len()).min_by_key(|&at| worth(&self.entries[at]));
+        least.unwrap_or_default()
+    }
 }
 
 /// All addresses. Pure.
@@ -139,23 +149,32 @@ impl AddressBook {
             return false;
         }
         if known.entries.len() >= ADDRESSES_PER_PEER {
-            let worst = (0..known.entries.len()).min_by_key(|&at| known.entries[at].worth());
-            known.entries.remove(worst.unwrap_or_default());
+            known.entries.remove(known.least_worth());
         }
         known.entries.push(Entry {
             address,
             source,
             last_success: None,
             failures: 0,
+            is_of_another: false,
         });
         true
     }
 
+    /// A known address has served.
     pub(super) fn succeeded(&mut self, peer: PeerId, address: &Multiaddr, now: u64) {
-        self.learn(peer, address, Source::Connection);
         self.change(peer, address, |entry| {
             entry.last_success = Some(now);
             entry.failures = 0;
+            entry.is_of_another = false;
+        });
+    }
+
+    /// Another station answers there; perhaps one on the same kind of network at home.
+    pub(super) fn is_of_another(&mut self, peer: PeerId, address: &Multiaddr) {
+        self.change(peer, address, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.is_of_another = true;
         });
     }
 
@@ -178,6 +197,9 @@ impl AddressBook {
     fn ranked(&self, peer: &PeerId, take: impl Fn(&Multiaddr) -> bool) -> Vec<Multiaddr> {
         let entries = self.peers.get(peer).map_or(&[][..], |known| &known.entries);
         let mut taken: Vec<&Entry> = entries.iter().filter(|one| take(&one.address)).collect();
+        if taken.iter().any(|entry| !entry.is_of_another) {
+            taken.retain(|entry| !entry.is_of_another);
+        }
         taken.sort_by_key(|entry| std::cmp::Reverse(entry.rank()));
         taken.into_iter().map(|one| one.address.clone()).collect()
     }
@@ -213,6 +235,14 @@ impl AddressBook {
 /// Whether it leads through another station.
 pub(super) fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Whether it leads through this station.
+pub(super) fn leads_through(address: &Multiaddr, station: &PeerId) -> bool {
+    let mut until_circuit = address
+        .iter()
+        .take_while(|part| *part != Protocol::P2pCircuit);
+    is_relayed(address) && until_circuit.any(|part| part == Protocol::P2p(*station))
 }
 
 /// Whether only this machine can use it.
@@ -264,12 +294,13 @@ pub(super) fn opened(book: &SharedBook) -> MutexGuard<'_, AddressBook> {
 #[derive(Debug)]
 pub(super) struct Behaviour {
     book: SharedBook,
+    door: Arc<Door>,
     clock: Clock,
 }
 
 impl Behaviour {
-    pub(super) fn new(book: SharedBook, clock: Clock) -> Self {
-        Self { book, clock }
+    pub(super) fn new(book: SharedBook, door: Arc<Door>, clock: Clock) -> Self {
+        Self { book, door, clock }
     }
 }
 
@@ -311,22 +342,34 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
+                let peer = established.peer_id;
+                let is_trusted = self.door.is_trusted(&peer);
                 let mut book = opened(&self.book);
                 for address in established.failed_addresses {
-                    book.failed(established.peer_id, address);
+                    book.failed(peer, address);
                 }
                 if let libp2p::core::ConnectedPoint::Dialer { address, .. } = established.endpoint {
-                    let now = self.clock.unix_seconds();
-                    book.succeeded(established.peer_id, address, now);
+                    if is_trusted {
+                        book.learn(peer, address, Source::Connection);
+                    }
+                    book.succeeded(peer, address, self.clock.unix_seconds());
                 }
             }
             FromSwarm::DialFailure(failure) => {
-                if let (Some(peer), DialError::Transport(tried)) = (failure.peer_id, failure.error)
-                {
-                    let mut book = opened(&self.book);
-                    for (address, _) in tried {
-                        book.failed(peer, address);
+                let Some(peer) = failure.peer_id else {
+                    return;
+                };
+                let mut book = opened(&self.book);
+                match failure.error {
+                    DialError::Transport(tried) => {
+                        for (address, _) in tried {
+                            book.failed(peer, address);
+                        }
                     }
+                    DialError::WrongPeerId { address, .. } | DialError::LocalPeerId { address } => {
+                        book.is_of_another(peer, address);
+                    }
+                    _ => {}
                 }
             }
             _ => {}

@@ -15,6 +15,7 @@ use libp2p::{StreamProtocol, connection_limits, dcutr, identify, kad, mdns, ping
 
 use super::addresses::{self, SharedBook};
 use super::gate::{Gate, connection_limits};
+use super::identify_guard::IdentifyGuard;
 use super::options::{KademliaMode, NodeOptions};
 use super::relay_guard::RelayGuard;
 use super::streams::{self, Door};
@@ -23,9 +24,9 @@ use crate::time::Clock;
 /// What we call ourselves in identify.
 const PROTOCOL_VERSION: &str = "/constellation/1.0.0";
 /// How often the round trip is measured, and a dead connection noticed.
-const PING_EVERY: Duration = Duration::from_secs(15);
-/// A peer that does not answer for so long is gone.
-const PING_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
+/// A peer that does not answer for so long is not used; one that does so twice is gone.
+pub(super) const PING_DEADLINE: Duration = Duration::from_secs(5);
 /// The hash table of stations, and that of IPFS.
 const KAD_CONSTELLATION: StreamProtocol = StreamProtocol::new("/constellation/kad/1.0.0");
 const KAD_IPFS: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -49,12 +50,12 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(super) streams: streams::Behaviour,
     addresses: addresses::Behaviour,
-    identify: identify::Behaviour,
+    identify: IdentifyGuard,
     ping: ping::Behaviour,
     pub(super) kademlia: Toggle<kad::Behaviour<MemoryStore>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
     relay_client: relay::client::Behaviour,
-    relay: Toggle<RelayGuard>,
+    pub(super) relay: Toggle<RelayGuard>,
     dcutr: dcutr::Behaviour,
     upnp: Toggle<upnp::tokio::Behaviour>,
 }
@@ -83,8 +84,8 @@ impl Behaviour {
             gate: Gate::new(Arc::clone(door), clock.clone(), options.memory_bytes_max),
             limits: connection_limits::Behaviour::new(connection_limits()),
             streams: streams::Behaviour::new(Arc::clone(door)),
-            addresses: addresses::Behaviour::new(book, clock.clone()),
-            identify: identify::Behaviour::new(identify),
+            addresses: addresses::Behaviour::new(book, Arc::clone(door), clock.clone()),
+            identify: IdentifyGuard::new(identify, Arc::clone(door)),
             ping: ping::Behaviour::new(ping),
             kademlia: kademlia_of(local, options.kademlia).into(),
             mdns: mdns.into(),

@@ -2,7 +2,10 @@
 //!
 //! Pure: takes what happened and the time, gives [`Step`]s for the driver to carry out. A round dials directly, and
 //! through relays when that fails or takes longer than [`RELAY_AFTER`]; it ends with a connection or with an answer to
-//! everyone who waits. Kept stations get round after round, with pauses of half a second doubling to ten at most.
+//! everyone who waits. Kept stations get round after round, with pauses of half a second doubling to ten at most; a
+//! connection ends the growing only when it has lasted for [`PROVEN_AFTER`], so that whoever refuses us after the
+//! handshake is not called twice a second. Those who failed least come first when there is not room for all. A station
+//! that is reached through a relay is tried directly at once, and then with pauses that grow to [`DIRECT_PAUSE_MAX`].
 //! Invariant: whoever waits is in a round. Worst case: [`WAITING_MAX`] requests wait in all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +27,13 @@ const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// How long direct addresses have before relays are tried as well.
 const RELAY_AFTER: Duration = Duration::from_secs(2);
-/// How often a station that is reached through a relay is dialled directly.
-const DIRECT_EVERY: Duration = Duration::from_secs(60);
+/// The pause before a station that is reached through a relay is tried directly for the second time, doubling.
+const DIRECT_PAUSE_FIRST: Duration = Duration::from_secs(40);
+/// The longest. Each attempt costs both ends two or three dials, and some 200 bytes that libp2p's hole punching never
+/// gives back: 30 kB a day for a station that stays out of reach.
+const DIRECT_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// A connection that lasted for less was of no use, and counts as a failure.
+const PROVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +62,20 @@ struct Target {
     next: Instant,
 }
 
+/// Attempts to reach a station directly that is reached through a relay.
+#[derive(Debug)]
+struct DirectAttempts {
+    next: Instant,
+    pause: Duration,
+}
+
 /// Who is dialled.
 #[derive(Debug)]
 pub(super) struct Dialler {
     targets: BTreeMap<PeerId, Target>,
     kept: Arc<BTreeSet<PeerId>>,
-    /// When stations that are reached through a relay are dialled directly next.
-    direct_at: BTreeMap<PeerId, Instant>,
+    /// Of stations that are reached through a relay.
+    direct: BTreeMap<PeerId, DirectAttempts>,
     waiting: usize,
     random: Random,
 }
@@ -70,7 +85,7 @@ impl Dialler {
         Self {
             targets: BTreeMap::new(),
             kept: Arc::default(),
-            direct_at: BTreeMap::new(),
+            direct: BTreeMap::new(),
             waiting: 0,
             random,
         }
@@ -105,34 +120,58 @@ impl Dialler {
         target.begin(now).then_some(Step::Direct(peer))
     }
 
-    /// The time has come for these.
-    pub(super) fn due(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) -> Vec<Step> {
-        let mut steps = Vec::new();
+    /// The time has come for these: those first that somebody waits for, then those that failed least, then those whose
+    /// time came first. What there is no `room` for stays due.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        room: usize,
+        connected: impl Fn(&PeerId) -> bool,
+    ) -> Vec<Step> {
+        let mut due = Vec::new();
         let mut gone = 0;
         for (peer, target) in &mut self.targets {
             let before = target.waiting.len();
             target.waiting.retain(|request| !request.reply.is_closed());
             gone += before - target.waiting.len();
-            match &mut target.round {
-                Some(round) => {
-                    if round.relays_at.is_some_and(|at| at <= now) {
-                        round.relays_at = None;
-                        steps.push(Step::Relayed(*peer));
-                    }
+            let (at, step) = match &target.round {
+                Some(round) => match round.relays_at {
+                    Some(at) => (at, Step::Relayed(*peer)),
+                    None => continue,
+                },
+                None if self.kept.contains(peer) && !connected(peer) => {
+                    (target.next, Step::Direct(*peer))
                 }
-                None => {
-                    let kept = self.kept.contains(peer) && target.next <= now && !connected(peer);
-                    if kept && target.begin(now) {
-                        steps.push(Step::Direct(*peer));
-                    }
-                }
+                None => continue,
+            };
+            if at <= now {
+                due.push(((target.waiting.is_empty(), target.pause, at), step));
             }
         }
         self.waiting -= gone;
+        due.sort_unstable_by_key(|(order, _)| *order);
+        due.truncate(room);
+        let steps: Vec<Step> = due.into_iter().map(|(_, step)| step).collect();
+        for step in &steps {
+            self.begin(*step, now);
+        }
         let kept = Arc::clone(&self.kept);
         self.targets
             .retain(|peer, target| kept.contains(peer) || target.round.is_some());
         steps
+    }
+
+    fn begin(&mut self, step: Step, now: Instant) {
+        let (Step::Direct(peer) | Step::Relayed(peer)) = step;
+        let Some(target) = self.targets.get_mut(&peer) else {
+            return;
+        };
+        match &mut target.round {
+            Some(round) => round.relays_at = None,
+            None => {
+                target.begin(now);
+            }
+        }
     }
 
     /// A dial of the present round has begun.
@@ -171,8 +210,7 @@ impl Dialler {
             OpenFailure::Unreachable(round.tried.join("; "))
         };
         target.round = None;
-        target.next = now + jittered(target.pause, &self.random);
-        target.pause = (target.pause * 2).min(PAUSE_MAX);
+        target.put_off(now, &self.random);
         self.waiting -= target.waiting.len();
         for request in target.waiting.drain(..) {
             drop(request.reply.send(Err(failure.clone())));
@@ -184,30 +222,33 @@ impl Dialler {
     }
 
     /// There is a connection: gives everyone who waits for one.
-    pub(super) fn connected(&mut self, peer: &PeerId, now: Instant) -> Vec<OpenRequest> {
+    pub(super) fn connected(&mut self, peer: &PeerId) -> Vec<OpenRequest> {
         let Some(target) = self.targets.get_mut(peer) else {
             return Vec::new();
         };
         let waiting = std::mem::take(&mut target.waiting);
         self.waiting -= waiting.len();
-        if self.kept.contains(peer) {
-            *target = Target::new(now);
-        } else {
+        target.round = None;
+        if !self.kept.contains(peer) {
             self.targets.remove(peer);
         }
         waiting
     }
 
-    /// The last connection has ended.
-    pub(super) fn lost(&mut self, peer: &PeerId, now: Instant) {
-        self.direct_at.remove(peer);
+    /// The last connection has ended; there had been any for so long.
+    pub(super) fn lost(&mut self, peer: &PeerId, lasted: Duration, now: Instant) {
+        self.direct.remove(peer);
         if let Some(target) = self.targets.get_mut(peer) {
-            target.next = now + jittered(target.pause, &self.random);
+            if lasted >= PROVEN_AFTER {
+                target.pause = PAUSE_FIRST;
+            }
+            target.put_off(now, &self.random);
         }
     }
 
     /// Something is new that may help: a pause ends.
     pub(super) fn hurry(&mut self, peer: &PeerId, now: Instant) {
+        self.direct.remove(peer);
         if let Some(target) = self.targets.get_mut(peer) {
             target.hurry(now);
         }
@@ -218,17 +259,26 @@ impl Dialler {
         for target in self.targets.values_mut() {
             target.hurry(now);
         }
-        self.direct_at.clear();
+        self.direct.clear();
     }
 
-    /// Whether a station that is reached through a relay is to be dialled directly now.
+    /// Whether a station that is reached through a relay is to be tried directly now.
     pub(super) fn is_direct_due(&mut self, peer: &PeerId, now: Instant) -> bool {
-        let at = self.direct_at.entry(*peer).or_insert(now + PAUSE_FIRST);
-        let due = *at <= now;
+        let attempts = self.direct.entry(*peer).or_insert(DirectAttempts {
+            next: now + PAUSE_FIRST,
+            pause: DIRECT_PAUSE_FIRST,
+        });
+        let due = attempts.next <= now;
         if due {
-            *at = now + DIRECT_EVERY;
+            attempts.next = now + jittered(attempts.pause, &self.random);
+            attempts.pause = (attempts.pause * 2).min(DIRECT_PAUSE_MAX);
         }
         due
+    }
+
+    /// It is reached directly: should that end, it is tried anew.
+    pub(super) fn reached_directly(&mut self, peer: &PeerId) {
+        self.direct.remove(peer);
     }
 }
 
@@ -252,6 +302,12 @@ impl Target {
             ..Round::default()
         });
         true
+    }
+
+    /// The next round begins after a pause, and the next pause is longer.
+    fn put_off(&mut self, now: Instant, random: &Random) {
+        self.next = now + jittered(self.pause, random);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
     fn hurry(&mut self, now: Instant) {

@@ -1,4 +1,4 @@
-//! The task that owns the swarm: commands in, events in, a tick; connections, streams and state out.
+//! The task that owns the swarm: commands in, events in, a tick (`upkeep`); connections, streams and state out.
 //!
 //! Reacts and never waits for anything but its inputs, so that no peer holds up another. Publishes what it sees at most
 //! four times a second. Ends when its node is dropped or its task group ends. Worst case: a flood of events makes the
@@ -15,23 +15,22 @@ use libp2p::swarm::{ConnectionId, DialError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::addresses::{SharedBook, is_public, is_relayed, opened, without_peer};
+use super::addresses::{SharedBook, leads_through, opened, without_peer};
 use super::behaviour::Behaviour;
 use super::describe::dial_error;
 use super::dialler::{Dialler, Step};
 use super::links::Links;
+use super::listeners::Listeners;
 use super::options::{KademliaMode, NodeOptions};
 use super::rendezvous::Rendezvous;
 use super::reservations::Reservations;
 use super::streams::{Door, OpenRequest, Weary};
 use crate::random::Random;
 use crate::time::Clock;
-use crate::tunnel::{CarrierKind, CarrierState, Found, GuestList, Multiaddr, Path, PeerId};
+use crate::tunnel::{CarrierKind, CarrierState, Found, GuestList, Multiaddr, PeerId};
 
 /// How often the driver looks at what is due and publishes what has changed.
 const TICK: Duration = Duration::from_millis(250);
-/// Ticks between two looks at refusals that were not logged yet.
-const TICKS_PER_SWEEP: u32 = 40;
 /// Addresses that others say they see us at; the oldest goes first.
 const OBSERVED_MAX: usize = 8;
 
@@ -64,20 +63,20 @@ pub(super) struct Driver {
     pub(super) book: SharedBook,
     pub(super) links: Links,
     pub(super) dialler: Dialler,
+    pub(super) listeners: Listeners,
     pub(super) reservations: Reservations,
     pub(super) rendezvous: Option<Rendezvous>,
     pub(super) kademlia: KademliaMode,
     pub(super) serve_relay: bool,
     is_private: bool,
     /// Whether the captain says how others reach us.
-    has_external: bool,
+    pub(super) has_external: bool,
     pub(super) observed: VecDeque<Multiaddr>,
-    pub(super) problem: Option<String>,
     pub(super) dirty: bool,
     pub(super) clock: Clock,
     pub(super) random: Random,
     door_changes: u64,
-    ticks: u32,
+    pub(super) ticks: u32,
 }
 
 impl Driver {
@@ -95,13 +94,15 @@ impl Driver {
             (KademliaMode::Off, _) | (_, None) => None,
             (_, Some(key)) => Some(Rendezvous::new(key, now)),
         };
+        let links = Links::new(*swarm.local_peer_id());
         Self {
             swarm,
             ends,
             door,
             book,
-            links: Links::default(),
+            links,
             dialler: Dialler::new(random.clone()),
+            listeners: Listeners::default(),
             reservations: Reservations::new(&options.relays, now),
             rendezvous,
             kademlia: options.kademlia,
@@ -109,7 +110,6 @@ impl Driver {
             is_private: options.swarm_key.is_some(),
             has_external: !options.external.is_empty(),
             observed: VecDeque::new(),
-            problem: None,
             dirty: true,
             clock,
             random,
@@ -168,7 +168,7 @@ impl Driver {
 
     /// Everyone who waited gets a stream asked for on the best connection.
     pub(super) fn serve_waiting(&mut self, peer: PeerId) {
-        for request in self.dialler.connected(&peer, Instant::now()) {
+        for request in self.dialler.connected(&peer) {
             self.open(peer, request);
         }
     }
@@ -187,11 +187,6 @@ impl Driver {
     fn rethink_relays(&mut self) {
         let relays = Arc::clone(&self.ends.relays.borrow_and_update());
         self.reservations.offer(&relays, Instant::now());
-    }
-
-    /// Whether nobody beyond our own network can be expected to reach us.
-    fn needs_relay(&self) -> bool {
-        !self.serve_relay && !self.has_external && !self.swarm.listeners().any(is_public)
     }
 
     fn rethink_guests(&mut self) {
@@ -269,73 +264,13 @@ impl Driver {
         }
     }
 
-    fn carry_out_due(&mut self) {
-        let links = &self.links;
+    pub(super) fn carry_out_due(&mut self) {
+        let (room, links) = (self.room_for_dials(), &self.links);
         let steps = self
             .dialler
-            .due(Instant::now(), |peer| links.is_connected(peer));
+            .due(Instant::now(), room, |peer| links.is_connected(peer));
         for step in steps {
             self.carry_out(step);
-        }
-    }
-
-    fn on_tick(&mut self) {
-        let now = Instant::now();
-        self.carry_out_due();
-        let is_needed = self.needs_relay();
-        let (swarm, links) = (&mut self.swarm, &self.links);
-        let connected = |relay: &PeerId| {
-            let best = links.best(relay)?;
-            (best.path == Path::Direct).then(|| best.address.clone())
-        };
-        let listen = |address| {
-            swarm
-                .listen_on(address)
-                .inspect_err(|error| tracing::debug!(%error, "no place at a relay"))
-                .ok()
-        };
-        self.reservations
-            .renew(now, &self.random, is_needed, connected, listen);
-        self.improve_links(now);
-        self.look_around(now);
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(TICKS_PER_SWEEP) {
-            self.door.sweep();
-        }
-        self.publish();
-    }
-
-    /// Dials directly who is reached through a relay, and closes connections that a better one has replaced.
-    fn improve_links(&mut self, now: Instant) {
-        let mut direct = Vec::new();
-        let mut close = Vec::new();
-        for (peer, links) in self.links.iter() {
-            let trusted = self.door.is_trusted(peer);
-            if trusted && self.links.is_only_relayed(peer) {
-                direct.push(*peer);
-            }
-            let better = links.best().is_some_and(|best| best.path == Path::Direct);
-            let streams = &self.swarm.behaviour().streams;
-            close.extend(links.iter().filter_map(|link| {
-                let replaced = better && link.path == Path::Relayed;
-                let too_narrow = trusted && !link.wide;
-                let idle = streams.streams_on(link.id) == 0;
-                ((replaced || too_narrow) && idle).then_some(link.id)
-            }));
-        }
-        for peer in direct {
-            if self.dialler.is_direct_due(&peer, now)
-                && !opened(&self.book).direct(&peer).is_empty()
-            {
-                let options = DialOpts::peer_id(peer)
-                    .condition(PeerCondition::Always)
-                    .build();
-                // Its failure is in the book; the relayed connection stays.
-                drop(self.swarm.dial(options));
-            }
-        }
-        for id in close {
-            self.swarm.close_connection(id);
         }
     }
 
@@ -371,7 +306,7 @@ impl Driver {
         state.addresses = addresses.into_iter().collect();
         state.links = self.links.states(&self.door);
         (state.accepted, state.refused) = self.door.totals();
-        state.problem.clone_from(&self.problem);
+        state.problem = self.listeners.problem();
         self.ends.state.send_if_modified(|published| {
             let changed = **published != state;
             if changed {
@@ -380,10 +315,4 @@ impl Driver {
             changed
         });
     }
-}
-
-/// Whether an address is a way through this station.
-fn leads_through(address: &Multiaddr, station: &PeerId) -> bool {
-    let mut parts = address.iter();
-    is_relayed(address) && parts.any(|part| part == libp2p::multiaddr::Protocol::P2p(*station))
 }

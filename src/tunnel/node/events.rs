@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use super::addresses::{ADDRESSES_PER_PEER, is_loopback, is_relayed, opened, without_peer};
 use super::behaviour::{BehaviourEvent, kademlia_protocol};
 use super::driver::Driver;
+use super::links::Made;
 use super::options::KademliaMode;
 use super::rendezvous::Rendezvous;
+use super::routes::{ip_of, local_ip};
 use crate::tunnel::{Found, Multiaddr, PeerId, Source};
 
 /// Where the public hash table of IPFS is entered.
@@ -40,9 +42,17 @@ impl Driver {
                 endpoint,
                 ..
             } => {
-                let now = self.clock.unix_seconds();
-                self.links
-                    .established(peer_id, connection_id, &endpoint, &self.door, now);
+                let made = Made {
+                    id: connection_id,
+                    endpoint: &endpoint,
+                    local_ip: local_ip(&endpoint),
+                    now: Instant::now(),
+                    unix_seconds: self.clock.unix_seconds(),
+                };
+                self.links.established(peer_id, made, &self.door);
+                if !self.links.is_only_relayed(&peer_id) {
+                    self.dialler.reached_directly(&peer_id);
+                }
                 self.dirty = true;
                 self.serve_waiting(peer_id);
             }
@@ -52,9 +62,10 @@ impl Driver {
                 cause,
                 ..
             } => {
-                if self.links.closed(&peer_id, connection_id) {
+                let now = Instant::now();
+                if let Some(lasted) = self.links.closed(&peer_id, connection_id, now) {
                     tracing::debug!(%peer_id, ?cause, "no connection any more");
-                    self.dialler.lost(&peer_id, Instant::now());
+                    self.dialler.lost(&peer_id, lasted, now);
                 }
                 self.dirty = true;
             }
@@ -67,18 +78,14 @@ impl Driver {
                 listener_id,
                 address,
             } => self.on_listening(listener_id, address),
-            SwarmEvent::ExpiredListenAddr { address, .. } => {
-                if self.serve_relay {
-                    self.swarm.remove_external_address(&address);
-                }
-                self.on_network_change();
-            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_address_gone(&address),
             SwarmEvent::ListenerClosed {
                 listener_id,
-                addresses,
                 reason,
-            } => self.on_listener_closed(listener_id, &addresses, reason),
+                ..
+            } => self.on_listener_closed(listener_id, &reason),
             SwarmEvent::ListenerError { error, .. } => {
+                // Of one call: the listener goes on.
                 tracing::debug!(%error, "a listener had an error");
             }
             SwarmEvent::IncomingConnectionError {
@@ -100,6 +107,7 @@ impl Driver {
             self.dirty = true;
             return;
         }
+        self.listeners.is_open(listener);
         if self.serve_relay {
             // Whoever reserves a place is told our addresses, and a relay without any is of no use.
             self.swarm.add_external_address(address);
@@ -107,27 +115,33 @@ impl Driver {
         self.on_network_change();
     }
 
-    fn on_listener_closed(
-        &mut self,
-        listener: ListenerId,
-        addresses: &[Multiaddr],
-        reason: Result<(), std::io::Error>,
-    ) {
+    fn on_address_gone(&mut self, address: &Multiaddr) {
         self.dirty = true;
-        if self
-            .reservations
-            .ended(listener, Instant::now(), &self.random)
-        {
-            tracing::debug!(?reason, "no place at a relay any more");
+        if is_relayed(address) {
+            // A place at a relay has ended. The network is the same, and a relay could end many.
             return;
         }
-        let why = reason
-            .err()
-            .map_or_else(|| "closed".to_owned(), |error| error.to_string());
-        let named: Vec<String> = addresses.iter().map(Multiaddr::to_string).collect();
-        let problem = format!("does not listen on {} any more: {why}", named.join(", "));
-        tracing::error!(problem);
-        self.problem = Some(problem);
+        if self.serve_relay {
+            self.swarm.remove_external_address(address);
+        }
+        if let Some(ip) = ip_of(address) {
+            self.address_lost(ip);
+        }
+        self.on_network_change();
+    }
+
+    fn on_listener_closed(&mut self, listener: ListenerId, reason: &Result<(), std::io::Error>) {
+        self.dirty = true;
+        let (now, random) = (Instant::now(), &self.random);
+        let why = match reason {
+            Ok(()) => "closed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if !self.listeners.closed(listener, &why, now, random)
+            && self.reservations.ended(listener, now, random)
+        {
+            tracing::debug!(?reason, "no place at a relay any more");
+        }
     }
 
     fn on_network_change(&mut self) {
@@ -150,13 +164,15 @@ impl Driver {
                 result,
             }) => match result {
                 Ok(rtt) => {
-                    self.links.measured(&peer, connection, rtt);
+                    self.links.measured(&peer, connection, rtt, Instant::now());
                     self.dirty = true;
                 }
-                Err(ping::Failure::Unsupported) => {}
+                Err(ping::Failure::Unsupported) => {
+                    self.links.answers_no_pings(&peer, connection);
+                }
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "does not answer");
-                    self.swarm.close_connection(connection);
+                    tracing::debug!(%peer, %error, "is given up");
+                    self.give_up(peer, connection);
                 }
             },
             BehaviourEvent::Kademlia(event) => self.on_kademlia(event),

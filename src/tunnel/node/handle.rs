@@ -16,11 +16,12 @@ use libp2p::pnet::PnetConfig;
 use libp2p::swarm::{self, SwarmEvent};
 use libp2p::{Swarm, TransportError};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::{AddressBook, KnownAddress, SharedBook, opened};
 use super::behaviour::Behaviour;
 use super::driver::{Command, Driver, Ends};
+use super::ending::{ENDED, to_the_end};
 use super::gate::ESTABLISHED_MAX;
 use super::options::{NodeOptions, OptionsError};
 use super::probe::probe;
@@ -154,7 +155,7 @@ impl Node {
             guests,
             weary: weary_peers,
             found,
-            state: publish,
+            state: publish.clone(),
         };
         let mut driver = Driver::new(
             swarm,
@@ -167,7 +168,7 @@ impl Node {
         );
         listen(&mut driver, &options).await?;
         driver.publish();
-        tasks.spawn(Box::pin(driver.run()))?;
+        tasks.spawn(to_the_end(Box::pin(driver.run()), publish))?;
         let node = Self {
             local,
             commands,
@@ -195,7 +196,7 @@ impl Node {
     }
 
     async fn try_open(&self, peer: PeerId, service: &ServiceName) -> Result<Tunnelled, OpenError> {
-        let ended = || OpenError::CarrierDown("the libp2p node has ended".to_owned());
+        let ended = || OpenError::CarrierDown(ENDED.to_owned());
         let mut retries = 0;
         loop {
             let (reply, answer) = oneshot::channel();
@@ -322,6 +323,8 @@ async fn listen(driver: &mut Driver, options: &NodeOptions) -> Result<(), NodeEr
             .swarm
             .listen_on(address.clone())
             .map_err(|error| failed(io_error(error)))?;
+        let now = Instant::now();
+        driver.listeners.made(address.clone(), listener, now);
         let began = async {
             loop {
                 let event = driver.swarm.select_next_some().await;

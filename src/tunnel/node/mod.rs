@@ -5,6 +5,8 @@
 //!    ▲                            ├ streams     our stream behaviour, and the door (who may enter, how many)
 //!    │ state, found, inbound      ├ addresses   where stations are, whatever fails
 //!    └────────────────────────────├ dialler     who is wanted, when to dial, directly or through a relay
+//!                                 ├ links       which connections there are, which of several lasts, which are dead
+//!                                 ├ upkeep      at every tick: what is due, what could be better, what has closed
 //!                                 ├ gate        limits on connections; who is out is out at once
 //!                                 └ behaviour   identify, ping, Kademlia, mDNS, relay, hole punching, UPnP
 //! ```
@@ -17,19 +19,24 @@ mod behaviour;
 mod describe;
 mod dialler;
 mod driver;
+mod ending;
 mod events;
 mod gate;
 mod handle;
+mod identify_guard;
 mod links;
+mod listeners;
 mod memory;
 mod options;
 mod probe;
 mod relay_guard;
 mod rendezvous;
 mod reservations;
+mod routes;
 mod streams;
 mod swarm_key;
 mod transport;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;

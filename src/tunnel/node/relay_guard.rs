@@ -2,10 +2,13 @@
 //!
 //! Wraps libp2p's relay: a connection of anybody else gets a handler that speaks no relay protocol, so that a stranger
 //! can neither reserve nor be a source; the destination of a circuit has reserved, so it is admitted too. Whoever is
-//! admitted later gets in with the next connection. Invariant: the inner behaviour never addresses a handler that it
+//! admitted later gets in with the next connection: the driver closes the present one as soon as nothing uses it.
+//! It counts for whom it relays, so that a connection that bears a place or a circuit is not closed as idle.
+//! Invariant: the inner behaviour never addresses a handler that it
 //! was not given: its status is set before the first connection and stays. Worst case: [`CIRCUITS_MAX`] circuits, each
 //! with 8 KiB in flight each way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +45,54 @@ const CIRCUIT_BYTES_UNLIMITED: u64 = 0;
 pub(super) struct RelayGuard {
     inner: relay::Behaviour,
     door: Arc<Door>,
+    served: Served,
+}
+
+/// Places and circuits that stations have here.
+#[derive(Debug, Default)]
+struct Served(BTreeMap<PeerId, usize>);
+
+impl Served {
+    fn note(&mut self, event: &relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted {
+                src_peer_id,
+                renewed: false,
+            } => self.more(*src_peer_id),
+            relay::Event::ReservationClosed { src_peer_id }
+            | relay::Event::ReservationTimedOut { src_peer_id } => self.less(src_peer_id),
+            relay::Event::CircuitReqAccepted {
+                src_peer_id,
+                dst_peer_id,
+            } => {
+                self.more(*src_peer_id);
+                self.more(*dst_peer_id);
+            }
+            relay::Event::CircuitClosed {
+                src_peer_id,
+                dst_peer_id,
+                ..
+            } => {
+                self.less(src_peer_id);
+                self.less(dst_peer_id);
+            }
+            // What was refused or failed is nobody's.
+            _ => {}
+        }
+    }
+
+    fn more(&mut self, peer: PeerId) {
+        *self.0.entry(peer).or_default() += 1;
+    }
+
+    fn less(&mut self, peer: &PeerId) {
+        if let Some(count) = self.0.get_mut(peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(peer);
+            }
+        }
+    }
 }
 
 impl RelayGuard {
@@ -59,7 +110,16 @@ impl RelayGuard {
         };
         let mut inner = relay::Behaviour::new(local, config);
         inner.set_status(Some(relay::Status::Enable));
-        Self { inner, door }
+        Self {
+            inner,
+            door,
+            served: Served::default(),
+        }
+    }
+
+    /// Whether a station has a place or a circuit here.
+    pub(super) fn serves(&self, peer: &PeerId) -> bool {
+        self.served.0.contains_key(peer)
     }
 }
 
@@ -114,6 +174,46 @@ impl NetworkBehaviour for RelayGuard {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ToSwarm<relay::Event, THandlerInEvent<Self>>> {
-        self.inner.poll(context)
+        let event = self.inner.poll(context);
+        if let Poll::Ready(ToSwarm::GenerateEvent(event)) = &event {
+            self.served.note(event);
+        }
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_station_is_served_while_it_has_a_place_or_a_circuit() {
+        let [source, destination] = [(); 2].map(|()| PeerId::random());
+        let mut served = Served::default();
+        let place = |renewed| relay::Event::ReservationReqAccepted {
+            src_peer_id: destination,
+            renewed,
+        };
+        let is_served =
+            |served: &Served| [source, destination].map(|peer| served.0.contains_key(&peer));
+        served.note(&place(false));
+        served.note(&place(true));
+        assert_eq!(is_served(&served), [false, true]);
+        served.note(&relay::Event::CircuitReqAccepted {
+            src_peer_id: source,
+            dst_peer_id: destination,
+        });
+        served.note(&relay::Event::ReservationClosed {
+            src_peer_id: destination,
+        });
+        assert_eq!(is_served(&served), [true, true], "the circuit is left");
+        for _ in 0..2 {
+            served.note(&relay::Event::CircuitClosed {
+                src_peer_id: source,
+                dst_peer_id: destination,
+                error: None,
+            });
+        }
+        assert_eq!(is_served(&served), [false, false]);
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! Pure: takes what happened to the listeners and the time, gives the addresses to listen on. Pauses as in dialling. A
 //! place is held at every relay that the captain names, and at [`OFFERED_HELD`] of the stations that offer to relay,
-//! where that is needed and there is a connection. Deliberately absent: who offers, and the order in which they are
+//! where that is needed and there is a connection. Invariant: one place at each relay, whatever number of addresses it
+//! has: a second one would end the first, and they would take turns for ever. Deliberately absent: who offers, and the order in which they are
 //! asked. Worst case: one attempt every ten seconds per relay.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;
@@ -25,10 +27,10 @@ const OFFERED_HELD: usize = 2;
 #[derive(Debug)]
 struct Place {
     relay: PeerId,
-    /// Where the relay is: as the captain says, or as we are connected with it; `None` where it was not asked yet.
+    /// Where the relay is: as we are connected with it; `None` where it was not asked yet.
     address: Option<Multiaddr>,
-    /// Whether the captain names it.
-    is_named: bool,
+    /// Where the captain says that it is, if so: the first one is asked, and comes last when it fails.
+    named: VecDeque<Multiaddr>,
     /// Whether it offers to relay.
     is_offered: bool,
     listener: Option<ListenerId>,
@@ -42,19 +44,26 @@ pub(super) struct Reservations(Vec<Place>);
 
 impl Reservations {
     pub(super) fn new(relays: &[Multiaddr], now: Instant) -> Self {
-        let place = |relay: &Multiaddr| {
-            Some(Place {
-                address: Some(relay.clone()),
-                is_named: true,
-                ..Place::at(relay_peer(relay)?, now)
-            })
-        };
-        Self(relays.iter().filter_map(place).collect())
+        let mut places: Vec<Place> = Vec::new();
+        for address in relays {
+            let Some(relay) = relay_peer(address) else {
+                continue;
+            };
+            let known = places.iter_mut().find(|place| place.relay == relay);
+            match known {
+                Some(place) => place.named.push_back(address.clone()),
+                None => places.push(Place {
+                    named: [address.clone()].into(),
+                    ..Place::at(relay, now)
+                }),
+            }
+        }
+        Self(places)
     }
 
     /// The PeerIDs of the relays that the captain names.
     pub(super) fn named(&self) -> impl Iterator<Item = PeerId> {
-        let named = self.0.iter().filter(|place| place.is_named);
+        let named = self.0.iter().filter(|place| place.is_named());
         named.map(|place| place.relay)
     }
 
@@ -75,13 +84,19 @@ impl Reservations {
         }
     }
 
+    /// Whether we have a place at this relay, or ask for one.
+    pub(super) fn holds(&self, relay: &PeerId) -> bool {
+        let mut held = self.0.iter().filter(|place| place.listener.is_some());
+        held.any(|place| place.relay == *relay)
+    }
+
     /// Addresses by which a station may be reached through the relays where we have a place or the captain sent us.
     pub(super) fn ways_to(&self, peer: PeerId) -> impl Iterator<Item = Multiaddr> {
         let usable = move |place: &&Place| {
-            place.relay != peer && (place.is_named || place.listener.is_some())
+            place.relay != peer && (place.is_named() || place.listener.is_some())
         };
-        let ways = self.0.iter().filter(usable);
-        ways.filter_map(|place| place.address.as_ref().map(circuit))
+        let usable = self.0.iter().filter(usable);
+        usable.flat_map(|place| place.named.iter().chain(&place.address).map(circuit))
     }
 
     /// Listens where it is due; `listen` says which listener it made. Those that offer are asked only if that
@@ -94,13 +109,13 @@ impl Reservations {
         connected: impl Fn(&PeerId) -> Option<Multiaddr>,
         mut listen: impl FnMut(Multiaddr) -> Option<ListenerId>,
     ) {
-        let is_held = |place: &&Place| !place.is_named && place.listener.is_some();
+        let is_held = |place: &&Place| !place.is_named() && place.listener.is_some();
         let mut held = self.0.iter().filter(is_held).count();
         for place in &mut self.0 {
             if place.listener.is_some() || place.next > now {
                 continue;
             }
-            if !place.is_named {
+            if !place.is_named() {
                 if !is_needed || held >= OFFERED_HELD {
                     continue;
                 }
@@ -108,13 +123,13 @@ impl Reservations {
                     .and_then(|address| without_peer(&address, &place.relay))
                     .map(|address| address.with(Protocol::P2p(place.relay)));
             }
-            let Some(address) = &place.address else {
+            let Some(address) = place.named.front().or(place.address.as_ref()) else {
                 continue;
             };
             place.listener = listen(circuit(address));
             if place.listener.is_none() {
                 place.put_off(now, random);
-            } else if !place.is_named {
+            } else if !place.is_named() {
                 held += 1;
             }
         }
@@ -162,7 +177,7 @@ impl Place {
         Self {
             relay,
             address: None,
-            is_named: false,
+            named: VecDeque::new(),
             is_offered: false,
             listener: None,
             pause: PAUSE_FIRST,
@@ -170,11 +185,19 @@ impl Place {
         }
     }
 
+    /// Whether the captain names it.
+    fn is_named(&self) -> bool {
+        !self.named.is_empty()
+    }
+
     fn is_wanted(&self) -> bool {
-        self.is_named || self.is_offered
+        self.is_named() || self.is_offered
     }
 
     fn put_off(&mut self, now: Instant, random: &Random) {
+        if let Some(failed) = self.named.pop_front() {
+            self.named.push_back(failed);
+        }
         self.next = now + jittered(self.pause, random);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
@@ -227,6 +250,7 @@ mod tests {
         let held = asked(&mut places, &relays, now);
         assert_eq!(held.len(), OFFERED_HELD);
         assert!(asked(&mut places, &relays, now).is_empty(), "enough");
+        assert!(places.holds(&relays[0]) && !places.holds(&relays[3]));
         let stranger = PeerId::random();
         assert_eq!(places.ways_to(stranger).count(), OFFERED_HELD);
         assert_eq!(places.ways_to(relays[0]).count(), OFFERED_HELD - 1);
@@ -268,5 +292,35 @@ mod tests {
         );
         assert_eq!(made, relays.len());
         places.offer(&[], now);
+    }
+
+    #[test]
+    fn a_relay_with_two_addresses_gives_one_place_and_each_address_has_its_turn() {
+        let (mut now, random) = (Instant::now(), Random::seeded(1));
+        let relay = PeerId::random();
+        let named = [1, 2].map(|number| address(number).with(Protocol::P2p(relay)));
+        let mut places = Reservations::new(&named, now);
+        assert_eq!(places.named().collect::<Vec<_>>(), [relay]);
+        assert_eq!(places.ways_to(PeerId::random()).count(), 2);
+        for expected in [&named[0], &named[1], &named[0]] {
+            let mut made = Vec::new();
+            places.renew(
+                now,
+                &random,
+                false,
+                |_| None,
+                |way| {
+                    let listener = ListenerId::next();
+                    made.push((way, listener));
+                    Some(listener)
+                },
+            );
+            let [(way, listener)] = made.as_slice() else {
+                panic!("one place: {made:?}");
+            };
+            assert_eq!(way, &circuit(expected));
+            places.ended(*listener, now, &random);
+            now += PAUSE_MAX * 2;
+        }
     }
 }

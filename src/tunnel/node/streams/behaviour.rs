@@ -67,6 +67,13 @@ impl Behaviour {
         }
     }
 
+    /// Makes all streams of one connection fail.
+    pub(crate) fn cut_one(&self, connection: ConnectionId) {
+        if let Some((_, share)) = self.connections.get(&connection) {
+            share.cut();
+        }
+    }
+
     fn handler(&mut self, connection: ConnectionId, peer: PeerId) -> Handler {
         let share = Arc::new(ConnectionShare::default());
         self.connections

@@ -54,7 +54,7 @@ impl Place {
         if self.share.cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the station is not admitted any more",
+                "the station does not answer, or is not admitted any more",
             ));
         }
         Ok(())

@@ -1,12 +1,17 @@
 //! Links that come back: addresses that survive failures, stations that restart, news that cuts pauses short.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use libp2p::multiaddr::Protocol;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::super::NodeOptions;
-use super::support::{TCP, identity, name, on, pair, station, station_of};
-use crate::tunnel::{Carrier, OpenError, Source};
+use super::support::{PATIENCE, Station, TCP, identity, name, on, pair, station, station_of};
+use crate::tasks::TaskGroup;
+use crate::tunnel::{Carrier, CarrierState, Multiaddr, OpenError, PeerId, Source};
 
 #[tokio::test]
 async fn a_station_that_restarts_is_linked_again_by_its_old_address() {
@@ -75,6 +80,140 @@ async fn a_kept_station_is_linked_as_soon_as_its_address_is_learnt() {
         assert!(began.elapsed() < super::support::PATIENCE, "not learnt");
         tokio::task::yield_now().await;
     }
+}
+
+/// What a passage does with the connections through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// They wait.
+    Held,
+    /// Bytes go through.
+    Open,
+    /// They stay, and nothing gets through.
+    Frozen,
+}
+
+/// A way to a station that a test can hold up.
+struct Passage {
+    address: Multiaddr,
+    flow: watch::Sender<Flow>,
+    /// Connections through it.
+    borne: watch::Receiver<usize>,
+}
+
+impl Passage {
+    async fn to(station: &Station, flow: Flow, tasks: &TaskGroup) -> Self {
+        let there = station.addresses().remove(0);
+        let port = there.iter().find_map(|part| match part {
+            Protocol::Tcp(port) => Some(port),
+            _ => None,
+        });
+        let to = SocketAddr::from(([127, 0, 0, 1], port.expect("a port")));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let (flow, flows) = watch::channel(flow);
+        let (count, borne) = watch::channel(0);
+        let group = tasks.clone();
+        let accept = async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (flows, count) = (flows.clone(), count.clone());
+                let pass = async move {
+                    count.send_modify(|borne| *borne += 1);
+                    pass(near, to, flows).await;
+                    count.send_modify(|borne| *borne -= 1);
+                };
+                drop(group.spawn(pass));
+            }
+        };
+        drop(tasks.spawn(accept).expect("room"));
+        let address = format!("/ip4/127.0.0.1/tcp/{port}");
+        Self {
+            address: address.parse().expect("an address"),
+            flow,
+            borne,
+        }
+    }
+
+    /// Waits until it bears so many.
+    async fn bears(&self, wanted: usize) {
+        let mut borne = self.borne.clone();
+        let waited = timeout(PATIENCE, borne.wait_for(|borne| *borne == wanted)).await;
+        drop(waited.expect("in time").expect("runs"));
+    }
+
+    /// Whether a link goes through it.
+    fn is_used(&self, state: &CarrierState, peer: PeerId) -> bool {
+        let link = state.links.get(&peer.to_string());
+        link.is_some_and(|link| link.address.starts_with(&self.address.to_string()))
+    }
+}
+
+async fn pass(mut near: TcpStream, to: SocketAddr, mut flows: watch::Receiver<Flow>) {
+    drop(flows.wait_for(|flow| *flow == Flow::Open).await);
+    let mut far = TcpStream::connect(to).await.expect("connected");
+    let frozen = async { drop(flows.wait_for(|flow| *flow == Flow::Frozen).await) };
+    tokio::select! {
+        ended = tokio::io::copy_bidirectional(&mut near, &mut far) => drop(ended),
+        () = frozen => std::future::pending::<()>().await,
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_nothing_gets_through_is_replaced_in_time() {
+    let tasks = TaskGroup::new(8);
+    let (guest, host) = (station(on(TCP)).await, station(on(TCP)).await);
+    // Told of the passage only; where the host listens itself, it says when they are connected.
+    let passage = Passage::to(&host, Flow::Open, &tasks).await;
+    let far = host.id();
+    let through = std::slice::from_ref(&passage.address);
+    guest.node.learn(far, through, Source::Static);
+    guest.keep([far]);
+    guest.until(|state| passage.is_used(state, far)).await;
+    passage.flow.send_replace(Flow::Frozen);
+    let began = Instant::now();
+    let real = host.addresses().remove(0).to_string();
+    guest
+        .until(|state| {
+            let link = state.links.get(&far.to_string());
+            link.is_some_and(|link| link.address.starts_with(&real))
+        })
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(15));
+    tasks.end().await;
+}
+
+#[tokio::test]
+async fn two_stations_that_dial_each_other_at_once_keep_one_link() {
+    let tasks = TaskGroup::new(8);
+    let (first, second) = (station(on(TCP)).await, station(on(TCP)).await);
+    let (smaller, larger) = if first.id() < second.id() {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let to_smaller = Passage::to(&smaller, Flow::Held, &tasks).await;
+    let to_larger = Passage::to(&larger, Flow::Held, &tasks).await;
+    for (one, other, passage) in [
+        (&smaller, &larger, &to_larger),
+        (&larger, &smaller, &to_smaller),
+    ] {
+        one.admit(other.id());
+        let through = std::slice::from_ref(&passage.address);
+        one.node.learn(other.id(), through, Source::Static);
+        one.keep([other.id()]);
+    }
+    // Both have dialled before either is connected.
+    to_smaller.bears(1).await;
+    to_larger.bears(1).await;
+    for passage in [&to_smaller, &to_larger] {
+        passage.flow.send_replace(Flow::Open);
+    }
+    to_smaller.bears(0).await;
+    assert_eq!(*to_larger.borne.borrow(), 1);
+    let far = larger.id();
+    smaller.until(|state| to_larger.is_used(state, far)).await;
+    larger.until_linked(smaller.id()).await;
+    tasks.end().await;
 }
 
 #[tokio::test]

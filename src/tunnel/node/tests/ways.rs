@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::super::{KademliaMode, NodeOptions};
-use super::support::{PATIENCE, Station, TCP, on, ping_pong, station};
+use super::support::{PATIENCE, Station, TCP, identity, on, ping_pong, station, station_of};
 use crate::tunnel::{Carrier, Multiaddr, Path, Refusal, Source};
 
 fn admit_each_other(stations: &[&Station]) {
@@ -121,6 +121,26 @@ async fn a_relay_serves_no_strangers() {
             .get(&Refusal::Overloaded),
         None
     );
+}
+
+/// Who may ask a connection for a place is decided when it is made; being wanted is not being admitted.
+#[tokio::test]
+async fn a_station_that_was_wanted_before_it_was_admitted_gets_a_place() {
+    let relay = station(relay()).await;
+    let guest = identity();
+    let id = guest.keypair().public().to_peer_id();
+    relay.keep([id]);
+    let guest = station_of(&guest, hidden(&relay)).await;
+    relay.until_linked(id).await;
+    relay.admit(id);
+    guest
+        .until(|state| {
+            state
+                .addresses
+                .iter()
+                .any(|one| one.contains("p2p-circuit"))
+        })
+        .await;
 }
 
 #[tokio::test]
