@@ -91,6 +91,7 @@ pub struct Registry {
     wanted: watch::Sender<Arc<BTreeSet<PeerId>>>,
     places: watch::Sender<Arc<Places>>,
     relays: watch::Sender<Arc<Vec<PeerId>>>,
+    constellation: watch::Sender<ConstellationId>,
     out: watch::Sender<Arc<BTreeSet<PeerId>>>,
     version: watch::Sender<u64>,
     /// Who is served at present.
@@ -123,6 +124,7 @@ impl Registry {
             &random,
         )?;
         let added = super::added::load(&options.state.join("peers.json"))?;
+        let constellation = options.membership.id;
         let standing = evaluate(options.own, &ledger, &BTreeSet::new(), book.cards());
         // However old the cards are: a station that was away for long begins where it left off.
         let now = clock.unix_seconds();
@@ -164,6 +166,7 @@ impl Registry {
             wanted: watch::Sender::default(),
             places: watch::Sender::default(),
             relays: watch::Sender::default(),
+            constellation: watch::Sender::new(constellation),
             out: watch::Sender::default(),
             version: watch::Sender::new(0),
             visits: Visits::default(),
@@ -220,6 +223,11 @@ impl Registry {
     /// Grows with every card that is new.
     pub fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Follows which constellation is ours.
+    pub fn constellation(&self) -> watch::Receiver<ConstellationId> {
+        self.constellation.subscribe()
     }
 
     /// Our constellation.
@@ -301,6 +309,9 @@ impl Registry {
     }
 
     pub(super) fn publish(&self, inner: &Holdings, now: u64) {
+        self.constellation.send_if_modified(|ours| {
+            std::mem::replace(ours, inner.membership.id) != inner.membership.id
+        });
         if inner.halted {
             // Nobody enters, and nobody is looked for.
             replace(&self.options.guests, GuestList::default());

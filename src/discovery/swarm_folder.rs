@@ -143,8 +143,7 @@ impl SwarmFolder {
 
     /// Tells who is known, if that has changed.
     fn tell(&self, stations: &watch::Sender<Arc<Vec<SwarmStation>>>) {
-        let known = self.known.values().map(|known| known.station.clone());
-        let now: Vec<SwarmStation> = known.collect();
+        let now = self.stations();
         stations.send_if_modified(|before| {
             let is_new = **before != now;
             if is_new {
@@ -154,8 +153,14 @@ impl SwarmFolder {
         });
     }
 
+    /// Whom it described when it was last read.
+    pub fn stations(&self) -> Vec<SwarmStation> {
+        let known = self.known.values();
+        known.map(|known| known.station.clone()).collect()
+    }
+
     /// Reads the folder. Blocks.
-    fn look(&mut self) {
+    pub fn look(&mut self) {
         let now = self.clock.unix_seconds();
         let before = (self.uplanet_of_known.clone(), self.known.clone());
         if let Some(uplanet) = self.uplanet() {

@@ -334,7 +334,7 @@ impl TunnelStarter {
             registry: Arc::clone(&registry),
             services: Arc::clone(&services),
         });
-        wiring::connect(self, &tunnels, config, found, tasks)?;
+        wiring::connect(self, &tunnels, config, found, tasks).await?;
         let visits = tasks.child(VISITS_MAX);
         let parts = Inbound {
             relay: relay.cloned(),
@@ -344,6 +344,8 @@ impl TunnelStarter {
         let (kubo, keeper) = match kind {
             Kind::Kubo(kubo) => (Some(kubo), None),
             Kind::Node(node, keeper) => {
+                let meeting = wiring::tell_where_to_meet(Arc::clone(&node), Arc::clone(&registry));
+                tasks.spawn(meeting)?;
                 tasks.spawn(wiring::tell_relays(node, Arc::clone(&registry)))?;
                 tasks.spawn(keeper.clone().keep_now_and_then())?;
                 (None, Some(keeper))

@@ -36,7 +36,7 @@ pub(super) fn constellation_service(registry: &Arc<Registry>) -> RelayEntrance {
 ///
 /// # Errors
 /// [`TunnelError::Tasks`].
-pub(super) fn connect(
+pub(super) async fn connect(
     starter: &TunnelStarter,
     tunnels: &Arc<Tunnels>,
     config: &Config,
@@ -56,8 +56,17 @@ pub(super) fn connect(
     let random = starter.random.clone();
     tasks.spawn(gossip(Arc::clone(carrier), Arc::clone(registry), random))?;
     if let Some(options) = swarm_folder(starter, tunnels, config) {
-        let folder = SwarmFolder::new(options, starter.clock.clone());
-        let (told, stations) = watch::channel(Arc::default());
+        let clock = starter.clock.clone();
+        let folder = blocking(move || {
+            let mut folder = SwarmFolder::new(options, clock);
+            folder.look();
+            folder
+        });
+        let folder = folder.await;
+        let (told, stations) = watch::channel(Arc::new(folder.stations()));
+        // At once: a command that makes a run right away must know whom the folder names.
+        let (first, registry_of_first) = (stations.borrow().clone(), Arc::clone(registry));
+        blocking(move || registry_of_first.set_swarm(first)).await;
         tasks.spawn(folder.follow(told))?;
         tasks.spawn(take_swarm(Arc::clone(registry), stations))?;
     }
@@ -171,6 +180,17 @@ pub(super) async fn tell_relays(node: Arc<Node>, registry: Arc<Registry>) {
     loop {
         node.use_relays(relays.borrow_and_update().clone());
         if relays.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Our node looks for those of our constellation, also when we have left for another.
+pub(super) async fn tell_where_to_meet(node: Arc<Node>, registry: Arc<Registry>) {
+    let mut constellation = registry.constellation();
+    loop {
+        node.meet_under(*constellation.borrow_and_update().as_bytes());
+        if constellation.changed().await.is_err() {
             return;
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Ends {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) kept: watch::Receiver<Arc<BTreeSet<PeerId>>>,
     pub(super) relays: watch::Receiver<Arc<Vec<PeerId>>>,
+    /// Under which hash stations meet in the hash table.
+    pub(super) meeting: watch::Receiver<Option<[u8; 32]>>,
     pub(super) guests: watch::Receiver<Arc<GuestList>>,
     pub(super) weary: mpsc::Receiver<Weary>,
     pub(super) found: mpsc::Sender<Found>,
@@ -145,6 +147,10 @@ impl Driver {
                 },
                 changed = self.ends.relays.changed() => match changed {
                     Ok(()) => self.rethink_relays(),
+                    Err(_) => return,
+                },
+                changed = self.ends.meeting.changed() => match changed {
+                    Ok(()) => self.meet_elsewhere(),
                     Err(_) => return,
                 },
                 Some(peer) = self.ends.weary.recv() => {

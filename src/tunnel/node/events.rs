@@ -334,6 +334,18 @@ impl Driver {
         }
     }
 
+    /// Stations meet under another hash from now on; nobody is to find us under the one before.
+    pub(super) fn meet_elsewhere(&mut self) {
+        let key = *self.ends.meeting.borrow_and_update();
+        let (Some(rendezvous), Some(key)) = (&mut self.rendezvous, key) else {
+            return;
+        };
+        let before = std::mem::replace(rendezvous, Rendezvous::new(key, Instant::now())).key();
+        if let Some(kademlia) = self.swarm.behaviour_mut().kademlia.as_mut() {
+            kademlia.stop_providing(&kad::RecordKey::new(&before));
+        }
+    }
+
     /// Says "here" in the hash table and asks who else is, when it is time.
     pub(super) fn look_around(&mut self, now: Instant) {
         let Some(rendezvous) = &mut self.rendezvous else {

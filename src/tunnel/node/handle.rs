@@ -101,6 +101,7 @@ pub struct Node {
     commands: mpsc::Sender<Command>,
     kept: watch::Sender<Arc<BTreeSet<PeerId>>>,
     relays: watch::Sender<Arc<Vec<PeerId>>>,
+    meeting: watch::Sender<Option<[u8; 32]>>,
     state: watch::Receiver<Arc<CarrierState>>,
     book: SharedBook,
 }
@@ -129,6 +130,7 @@ impl Node {
         let (found, found_stations) = mpsc::channel(FOUND_QUEUE);
         let (kept, kept_peers) = watch::channel(Arc::default());
         let (relays, offered_relays) = watch::channel(Arc::default());
+        let (meeting, meeting_changes) = watch::channel(options.rendezvous);
         let (publish, state) = watch::channel(Arc::new(CarrierState::new(CarrierKind::Libp2p)));
         let door = Door::new(local, guests.clone(), inbound, weary, clock.clone());
         let door = Arc::new(door);
@@ -152,6 +154,7 @@ impl Node {
             commands: command_queue,
             kept: kept_peers,
             relays: offered_relays,
+            meeting: meeting_changes,
             guests,
             weary: weary_peers,
             found,
@@ -174,6 +177,7 @@ impl Node {
             commands,
             kept,
             relays,
+            meeting,
             state,
             book,
         };
@@ -193,6 +197,12 @@ impl Node {
     /// can be expected to reach asks some of them for a place.
     pub fn use_relays(&self, relays: Arc<Vec<PeerId>>) {
         self.relays.send_replace(relays);
+    }
+
+    /// Under which hash stations meet in the hash table from now on: this one has left for another constellation.
+    pub fn meet_under(&self, hash: [u8; 32]) {
+        self.meeting
+            .send_if_modified(|meeting| meeting.replace(hash) != Some(hash));
     }
 
     async fn try_open(&self, peer: PeerId, service: &ServiceName) -> Result<Tunnelled, OpenError> {

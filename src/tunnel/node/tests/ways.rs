@@ -48,6 +48,27 @@ async fn two_stations_find_each_other_through_a_third_that_both_know() {
     ping_pong(&mut stream, b"found").await;
 }
 
+#[tokio::test]
+async fn whoever_leaves_for_another_constellation_is_looked_for_there_at_once() {
+    let looking = |hash| NodeOptions {
+        kademlia: KademliaMode::Constellation,
+        rendezvous: Some([hash; 32]),
+        ..on(TCP)
+    };
+    let (mut first, second) = (station(looking(1)).await, station(looking(2)).await);
+    let third = station(looking(1)).await;
+    admit_each_other(&[&first, &second, &third]);
+    for one in [&first, &second] {
+        one.knows(&third);
+        one.keep([third.id()]);
+        one.until_linked(third.id()).await;
+    }
+    second.node.meet_under([1; 32]);
+    let sought = second.id();
+    let found = async { while first.found.recv().await.expect("runs").peer != sought {} };
+    timeout(PATIENCE, found).await.expect("found in time");
+}
+
 fn relay() -> NodeOptions {
     NodeOptions {
         serve_relay: true,
