@@ -10,7 +10,7 @@ use crate::load::{self, Burst};
 use crate::table::Table;
 use crate::target::Target;
 use crate::way::{
-    BY_QUIC, FROM_KUBO, KEYED, KUBO, KUBO_KEYED, KUBO_NOISE, Kind, NOISE, TO_KUBO, Way,
+    BY_QUIC, FROM_KUBO, KEYED, KUBO, KUBO_KEYED, KUBO_NOISE, Kind, OVER_TCP, TO_KUBO, Way,
 };
 use crate::{Asked, Measured};
 
@@ -41,7 +41,7 @@ pub(crate) fn bulk(asked: &Asked, table: &mut Table) -> Measured<()> {
     let bytes = asked.megabytes * 1_000_000;
     let took = load::send(&clock, target.address, bytes)?;
     table.add("direct TCP", &bulk_row(bytes, took, None));
-    for kind in [NOISE, KUBO_NOISE, KUBO, KEYED, KUBO_KEYED, BY_QUIC] {
+    for kind in [OVER_TCP, KUBO_NOISE, KUBO, KEYED, KUBO_KEYED, BY_QUIC] {
         let Some(way) = Way::through(kind, asked, &target, None)? else {
             continue;
         };
@@ -79,7 +79,7 @@ pub(crate) fn distance(asked: &Asked, table: &mut Table) -> Measured<()> {
     let clock = Clock::system();
     let target = Target::start()?;
     let bytes = asked.megabytes * 1_000_000 / 2;
-    for kind in [NOISE, KUBO, KEYED, KUBO_KEYED] {
+    for kind in [OVER_TCP, KUBO, KEYED, KUBO_KEYED] {
         let Some(way) = Way::through(kind, asked, &target, Some(ONE_WAY))? else {
             continue;
         };
@@ -122,7 +122,7 @@ pub(crate) fn latency(asked: &Asked, table: &mut Table) -> Measured<()> {
         Ok(())
     };
     measure("direct TCP", target.address)?;
-    for kind in [NOISE, KEYED, BY_QUIC, KUBO, FROM_KUBO, TO_KUBO] {
+    for kind in [OVER_TCP, KEYED, BY_QUIC, KUBO, FROM_KUBO, TO_KUBO] {
         if let Some(way) = Way::through(kind, asked, &target, None)? {
             measure(kind.name, way.mouth)?;
         }
@@ -136,7 +136,7 @@ pub(crate) fn burst(asked: &Asked, table: &mut Table) -> Measured<()> {
     let target = Target::start()?;
     let direct = load::burst(&clock, target.address, BURST)?;
     table.add("direct TCP", &burst_row(&direct));
-    let kinds: [Kind; 6] = [NOISE, KEYED, BY_QUIC, FROM_KUBO, TO_KUBO, KUBO];
+    let kinds: [Kind; 6] = [OVER_TCP, KEYED, BY_QUIC, FROM_KUBO, TO_KUBO, KUBO];
     for kind in kinds {
         if let Some(way) = Way::through(kind, asked, &target, None)? {
             let burst = load::burst(&clock, way.mouth, BURST)?;

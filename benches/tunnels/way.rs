@@ -35,13 +35,13 @@ pub(crate) struct Kind {
     exposer: End,
     listen: &'static str,
     keyed: bool,
-    /// Between two kubos: Noise, where they would choose TLS.
+    /// Noise, where kubo would choose TLS.
     noise_only: bool,
 }
 
-/// Between two stations, secured by Noise over TCP.
-pub(crate) const NOISE: Kind = Kind {
-    name: "tunnel, Noise over TCP",
+/// Between two stations: TLS, with AES where the processor has it.
+pub(crate) const OVER_TCP: Kind = Kind {
+    name: "tunnel, TLS over TCP",
     opener: End::Ours,
     exposer: End::Ours,
     listen: TCP,
@@ -51,19 +51,19 @@ pub(crate) const NOISE: Kind = Kind {
 pub(crate) const KEYED: Kind = Kind {
     name: "tunnel, swarm key",
     keyed: true,
-    ..NOISE
+    ..OVER_TCP
 };
 pub(crate) const BY_QUIC: Kind = Kind {
     name: "tunnel, QUIC",
     listen: QUIC,
-    ..NOISE
+    ..OVER_TCP
 };
 /// Between two daemons, as they are.
 pub(crate) const KUBO: Kind = Kind {
-    name: "kubo to kubo (TLS over TCP)",
+    name: "kubo to kubo, TLS over TCP",
     opener: End::Kubo,
     exposer: End::Kubo,
-    ..NOISE
+    ..OVER_TCP
 };
 pub(crate) const KUBO_NOISE: Kind = Kind {
     name: "kubo to kubo, Noise over TCP",
@@ -78,12 +78,12 @@ pub(crate) const KUBO_KEYED: Kind = Kind {
 pub(crate) const FROM_KUBO: Kind = Kind {
     name: "kubo to us",
     opener: End::Kubo,
-    ..NOISE
+    ..OVER_TCP
 };
 pub(crate) const TO_KUBO: Kind = Kind {
     name: "us to kubo",
     exposer: End::Kubo,
-    ..NOISE
+    ..OVER_TCP
 };
 
 impl Kind {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PeerId, ServiceName};
 
-/// Why a stream that somebody opened was not let in. Its names are also log fields, metric labels and JSON values.
+/// Why a stream that somebody opened, or the connection for it, was not let in. Its names are also log fields, metric labels and JSON values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
@@ -19,7 +19,7 @@ pub enum Refusal {
     NotThisService,
     /// No such service here.
     NotExposed,
-    /// More streams than one station may have, or faster than it may open them.
+    /// More streams or connections than one may have, or faster than it may open them.
     TooMany,
     /// Nobody took it in time: we are overloaded.
     Overloaded,

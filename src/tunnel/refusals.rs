@@ -30,6 +30,14 @@ struct Knocker {
     why: Refusal,
 }
 
+impl Knocker {
+    /// Attempts that it has.
+    fn credit_at(&self, now: Duration) -> f64 {
+        let waited = now.saturating_sub(self.seen).as_secs_f64();
+        (self.credit + waited * KNOCKS_A_SECOND).min(KNOCKS_AT_ONCE)
+    }
+}
+
 /// Who was refused, and how often.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -43,6 +51,13 @@ impl Refusals {
     /// Counts one of which nobody knows whose it was.
     pub(super) fn note_nameless(&mut self, why: Refusal) {
         *self.counts.entry(why).or_default() += 1;
+    }
+
+    /// Whether the peer has knocked too often: it may try twice a second from then on.
+    pub(super) fn is_weary_of(&self, peer: &PeerId, now: Duration) -> bool {
+        self.knockers
+            .get(peer)
+            .is_some_and(|knocker| knocker.credit_at(now) < 1.0)
     }
 
     /// Counts one; tells whether the peer has knocked too often. `now` is monotonic.
@@ -67,10 +82,8 @@ impl Refusals {
             unlogged: 0,
             why,
         });
-        let waited = now.saturating_sub(knocker.seen).as_secs_f64();
-        let credit = knocker.credit + waited * KNOCKS_A_SECOND - 1.0;
         // A debt is bounded too: after a flood of any size the peer may try again within half a minute.
-        knocker.credit = credit.clamp(-KNOCKS_AT_ONCE, KNOCKS_AT_ONCE);
+        knocker.credit = (knocker.credit_at(now) - 1.0).max(-KNOCKS_AT_ONCE);
         knocker.seen = now;
         knocker.unlogged += 1;
         knocker.why = why;
@@ -148,6 +161,9 @@ mod tests {
         let mut note = |peer, now| refusals.note(peer, &service, Refusal::NotAdmitted, now);
         let first_too_often = (1..100).find(|_| note(peer, Duration::ZERO));
         assert_eq!(first_too_often, Some(33));
+        assert!(refusals.is_weary_of(&peer, Duration::ZERO));
+        assert!(!refusals.is_weary_of(&peer, Duration::from_secs(60)));
+        let mut note = |peer, now| refusals.note(peer, &service, Refusal::NotAdmitted, now);
         // One that asks twice a second for ever does not.
         let patient = PeerId::random();
         assert!((0..500).all(|attempt| !note(patient, attempt * Duration::from_millis(500))));

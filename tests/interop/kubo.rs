@@ -27,7 +27,7 @@ pub(crate) struct Setup<'s> {
     pub(crate) stream_mounting: bool,
     /// Listens for QUIC as well as for TCP. kubo bears 256 streams at once on a QUIC connection; more wait.
     pub(crate) quic: bool,
-    /// Secures TCP by Noise, as we do. Otherwise two daemons choose TLS.
+    /// Secures TCP by Noise alone. Otherwise it prefers TLS, as we do.
     pub(crate) noise_only: bool,
     /// The text of a `swarm.key`: then it takes part in that private swarm only, over TCP.
     pub(crate) swarm_key: Option<&'s str>,

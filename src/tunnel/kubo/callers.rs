@@ -2,7 +2,9 @@
 //!
 //! TCP has no peer credentials. Linux tells the owner of every socket in `/proc/net/tcp`: the connecting socket must
 //! belong to whoever owns kubo's listening one, or to root. Only established sockets count: those that their process
-//! has left behind are listed as root's. One reading serves all who connected before it, so a burst costs a few.
+//! has left behind are listed as root's. One reading serves all who connected before it, so a burst costs a few; and there
+//! are at most [`READINGS_AT_ONCE`] of them at once and [`READINGS_A_SECOND`] a second, so a flood costs a few as well:
+//! who comes then waits for the next one.
 //! Where kubo is elsewhere, or there is no such table, all are let through to the guest list, with one warning: then any
 //! process of this machine can claim any PeerID. A process of kubo's own user always can; it could also steer kubo.
 
@@ -11,8 +13,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::KuboApi;
 
@@ -23,6 +26,9 @@ const LISTENING: &str = "0A";
 const ROOT: u32 = 0;
 /// Linux gives the table in pieces; a socket may slip through when another one vanishes between two of them.
 const READINGS_MAX: usize = 3;
+/// Readings of the table at once, and how many a second after that: each takes some milliseconds where sockets are many.
+const READINGS_AT_ONCE: f64 = 32.0;
+const READINGS_A_SECOND: f64 = 20.0;
 
 /// One socket of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,10 +85,32 @@ fn owner_of(table: &str, port: u16) -> Option<u32> {
         .map(|row| row.uid)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     began: Option<Instant>,
     callers: HashMap<(u16, u16), u32>,
+    /// Readings that may be made, when that was last counted.
+    credit: f64,
+    counted: Instant,
+}
+
+impl Seen {
+    /// Waits until the table may be read.
+    ///
+    /// Cancel safe.
+    async fn may_read(&mut self) {
+        let now = Instant::now();
+        let since = now.duration_since(self.counted).as_secs_f64();
+        self.credit = (self.credit + since * READINGS_A_SECOND).min(READINGS_AT_ONCE);
+        self.counted = now;
+        if self.credit < 1.0 {
+            let missing = (1.0 - self.credit) / READINGS_A_SECOND;
+            sleep(Duration::from_secs_f64(missing)).await;
+            self.counted = Instant::now();
+            self.credit = 1.0;
+        }
+        self.credit -= 1.0;
+    }
 }
 
 /// Tells kubo's connections from others'.
@@ -99,7 +127,12 @@ impl Callers {
         Self {
             api,
             kubo: Mutex::new(None),
-            seen: tokio::sync::Mutex::default(),
+            seen: tokio::sync::Mutex::new(Seen {
+                began: None,
+                callers: HashMap::new(),
+                credit: READINGS_AT_ONCE,
+                counted: Instant::now(),
+            }),
             has_warned: AtomicBool::new(false),
         }
     }
@@ -131,13 +164,12 @@ impl Callers {
             let asked = Instant::now();
             let mut seen = self.seen.lock().await;
             if seen.began.is_none_or(|began| began < asked) {
+                seen.may_read().await;
                 let began = Instant::now();
                 match tokio::fs::read_to_string(TABLES[0]).await {
                     Ok(table) => {
-                        *seen = Seen {
-                            began: Some(began),
-                            callers: callers(&table),
-                        };
+                        seen.began = Some(began);
+                        seen.callers = callers(&table);
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         self.warn("this system has no table of sockets");
@@ -218,5 +250,22 @@ mod tests {
         let _connected = connected.expect("it listens");
         let (_accepted, caller) = door.accept().await.expect("it comes");
         assert_eq!(callers.is_kubo(caller, ports[1]).await, ours == ROOT);
+    }
+
+    /// The clock stands still but for the pauses.
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_connections_reads_the_table_a_few_times_a_second() {
+        let callers = Callers::new(KuboApi::default());
+        let mut seen = callers.seen.lock().await;
+        let began = Instant::now();
+        for _ in 0..32 {
+            seen.may_read().await;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "a burst does not wait");
+        for _ in 0..100 {
+            seen.may_read().await;
+        }
+        let elapsed = began.elapsed().as_secs_f64();
+        assert!((4.9..5.5).contains(&elapsed), "{elapsed}");
     }
 }

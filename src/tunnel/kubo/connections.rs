@@ -2,7 +2,7 @@
 //!
 //! Pure: time is an argument. Invariant: a station that is wanted and away is dialled again after pauses that grow to
 //! ten seconds, and at once when a new address is learnt. Bounded: 1,024 stations with 16 addresses each; whoever was
-//! learnt of first is forgotten first.
+//! learnt of first is forgotten first, and those to stay connected with last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -50,10 +50,11 @@ impl Connections {
             return false;
         }
         if !self.addresses.contains_key(&peer) {
-            if self.learnt.len() >= STATIONS_MAX
-                && let Some(first) = self.learnt.pop_front()
-            {
-                self.addresses.remove(&first);
+            if self.learnt.len() >= STATIONS_MAX {
+                let unwanted = self.learnt.iter().position(|one| !self.kept.contains(one));
+                if let Some(first) = self.learnt.remove(unwanted.unwrap_or_default()) {
+                    self.addresses.remove(&first);
+                }
             }
             self.learnt.push_back(peer);
         }
@@ -286,6 +287,20 @@ mod tests {
             connections.learn(PeerId::random(), &[of(0)]);
         }
         assert!(connections.addresses(&first).is_empty());
+        assert_eq!(connections.addresses.len(), STATIONS_MAX);
+    }
+
+    #[test]
+    fn stations_that_are_kept_are_not_forgotten_for_others() {
+        let mut connections = Connections::default();
+        let kept = PeerId::random();
+        let somewhere = [address("/ip4/192.0.2.1/tcp/4001")];
+        connections.learn(kept, &somewhere);
+        connections.keep([kept].into());
+        for _ in 0..2 * STATIONS_MAX {
+            connections.learn(PeerId::random(), &somewhere);
+        }
+        assert_eq!(connections.addresses(&kept), somewhere);
         assert_eq!(connections.addresses.len(), STATIONS_MAX);
     }
 

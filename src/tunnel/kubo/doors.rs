@@ -4,10 +4,12 @@
 //! a [`Refusal`]. Invariant: nothing after the line feed is lost, and nobody passes whom the guest list does not name at
 //! that moment. What connects and is not kubo counts as not admitted. Worst case: 1,024 connections that say nothing
 //! occupy the entrance for ten seconds; further ones wait in the system's queue. Only processes of kubo's user can do so.
+//! A station that knocks too often is dropped when it has said its name, before anybody is looked up.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -111,6 +113,35 @@ impl Entrance {
         }
     }
 
+    /// Whose stream kubo says it is; `None` also for whoever is not kubo, and for those who knock too often.
+    async fn hear(
+        &self,
+        stream: &mut TcpStream,
+        caller: SocketAddr,
+        door: u16,
+        service: &ServiceName,
+    ) -> Option<PeerId> {
+        let mut named = pin!(peer_of(stream));
+        let mut is_kubo = pin!(self.callers.is_kubo(caller, door));
+        // kubo says the name at once, and whoever is not kubo is not waited for until it does.
+        tokio::select! {
+            biased;
+            peer = &mut named => {
+                let peer = peer?;
+                (!self.is_weary_of(&peer, service) && is_kubo.await).then_some(peer)
+            }
+            yes = &mut is_kubo => {
+                if yes { named.await } else { None }
+            }
+        }
+    }
+
+    /// Whether it knocks too often, and still would not be let in.
+    pub(super) fn is_weary_of(&self, peer: &PeerId, service: &ServiceName) -> bool {
+        let now = self.clock.monotonic();
+        self.refusals().is_weary_of(peer, now) && self.guests.borrow().admit(peer, service).is_err()
+    }
+
     async fn admit(
         &self,
         mut stream: TcpStream,
@@ -119,15 +150,9 @@ impl Entrance {
         service: &ServiceName,
         named: &mut Option<PeerId>,
     ) -> Result<(), Refusal> {
-        let heard = timeout(GREETING_DEADLINE, async {
-            let is_kubo = self.callers.is_kubo(caller, door).await;
-            if is_kubo {
-                peer_of(&mut stream).await
-            } else {
-                None
-            }
-        });
-        let peer = heard.await.ok().flatten().ok_or(Refusal::NotAdmitted)?;
+        let heard = self.hear(&mut stream, caller, door, service);
+        let heard = timeout(GREETING_DEADLINE, heard).await;
+        let peer = heard.ok().flatten().ok_or(Refusal::NotAdmitted)?;
         *named = Some(peer);
         let admitted = || self.guests.borrow().admit(&peer, service);
         admitted()?;
@@ -173,16 +198,24 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Opens one on any free port.
+    /// Opens one on the port that it had before, if that is free, else on any.
     ///
     /// # Errors
     /// The system's; [`GroupFull`] when the station ends.
     pub(super) async fn open(
         service: &ServiceName,
+        before: Option<u16>,
         entrance: &Arc<Entrance>,
         tasks: &TaskGroup,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = match before {
+            Some(port) => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.ok(),
+            None => None,
+        };
+        let listener = match listener {
+            Some(listener) => listener,
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
+        };
         let port = listener.local_addr()?.port();
         // The one that accepts, and those it greets.
         let group = tasks.child(1 + GREETINGS_MAX);

@@ -1,10 +1,10 @@
-//! What we made kubo do, written down before we do it; and the ports, which outlive us.
+//! What we made kubo do, written down before we do it; and the ports of forwards and doors, which outlive us.
 //!
 //! A JSON file, replaced as a whole, on the disk before kubo is told: after a crash at any instant the next start finds
 //! in it all that may have been left behind. A file that cannot be read is replaced, with a warning: then what it named
 //! stays open in kubo until that restarts. Worst case: a disk that is full; tunnels go on, unrecorded, with a warning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,16 @@ use crate::tunnel::ServiceName;
 
 /// Bytes of the file that are read: 256 forwards and as many listeners take 150 kB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Ports of services that are remembered: more than anybody exposes.
+const DOORS_MAX: usize = 256;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Written {
     /// Least recently used first.
     ports: Vec<Port>,
+    /// The private port of each service that was ever exposed.
+    #[serde(default)]
+    doors: BTreeMap<ServiceName, u16>,
     /// Forwards and listeners that we opened, or were about to.
     opened: BTreeSet<Mount>,
 }
@@ -38,6 +43,7 @@ struct Port {
 #[derive(Debug)]
 pub(super) struct Ledger {
     path: PathBuf,
+    doors: BTreeMap<ServiceName, u16>,
     opened: BTreeSet<Mount>,
 }
 
@@ -59,6 +65,7 @@ impl Ledger {
             .collect();
         let ledger = Self {
             path: path.to_owned(),
+            doors: written.doors,
             opened: written.opened,
         };
         (ledger, ports)
@@ -72,6 +79,19 @@ impl Ledger {
     /// All that we opened, or were about to.
     pub(super) fn opened(&self) -> Vec<Mount> {
         self.opened.iter().cloned().collect()
+    }
+
+    /// The private port that a service had when it was last exposed.
+    pub(super) fn door(&self, service: &ServiceName) -> Option<u16> {
+        self.doors.get(service).copied()
+    }
+
+    /// Which private port a service has now. On the disk with the next change: its listener, which comes next.
+    pub(super) fn remember_door(&mut self, service: &ServiceName, port: u16) {
+        if self.doors.len() >= DOORS_MAX && !self.doors.contains_key(service) {
+            self.doors.pop_first();
+        }
+        self.doors.insert(service.clone(), port);
     }
 
     /// Writes down that this is about to be opened. `ports` as [`load`](Self::load) will give them.
@@ -99,6 +119,7 @@ impl Ledger {
                     port,
                 })
                 .collect(),
+            doors: self.doors.clone(),
             opened: self.opened.clone(),
         };
         let path = self.path.clone();
@@ -138,19 +159,21 @@ mod tests {
         let path = folder.path().join("kubo.json");
         let (peer, service) = (PeerId::random(), ServiceName::strfry());
         let mounts = [1, 2].map(|port| Mount::forward(&peer, &service, port));
-        let ports = vec![((peer, service), 1)];
+        let ports = vec![((peer, service.clone()), 1)];
 
         let (mut ledger, nothing) = Ledger::load(&path).await;
         assert!(nothing.is_empty() && ledger.opened().is_empty());
         for mount in &mounts {
             ledger.opening(mount.clone(), ports.clone()).await;
         }
+        ledger.remember_door(&service, 4_711);
         ledger.closed(&mounts[1..], ports.clone()).await;
         drop(ledger);
 
         let (ledger, read) = Ledger::load(&path).await;
         assert_eq!(read, ports);
         assert!(ledger.has(&mounts[0]) && !ledger.has(&mounts[1]));
+        assert_eq!(ledger.door(&service), Some(4_711));
     }
 
     #[tokio::test]

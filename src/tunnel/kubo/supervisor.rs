@@ -205,7 +205,8 @@ impl Supervisor {
         }
         let mut straight = Vec::new();
         for service in guests.services.keys() {
-            let port = self.door(service).await?;
+            let port = self.door(service, ledger.door(service)).await?;
+            ledger.remember_door(service, port);
             let mount = Mount::listener(&shared.peer, service, port);
             let there = listed
                 .iter()
@@ -235,12 +236,12 @@ impl Supervisor {
         Ok(straight)
     }
 
-    /// The private port of a service.
-    async fn door(&mut self, service: &ServiceName) -> Result<u16, KuboError> {
+    /// The private port of a service: if it can be had, the one of `before`.
+    async fn door(&mut self, service: &ServiceName, before: Option<u16>) -> Result<u16, KuboError> {
         if let Some(door) = self.doors.get(service) {
             return Ok(door.port);
         }
-        let door = Door::open(service, &self.entrance, &self.tasks)
+        let door = Door::open(service, before, &self.entrance, &self.tasks)
             .await
             .map_err(|error| KuboError::NoPort(error.to_string()))?;
         let port = door.port;

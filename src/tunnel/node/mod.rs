@@ -33,8 +33,10 @@ mod relay_guard;
 mod rendezvous;
 mod reservations;
 mod routes;
+mod security;
 mod streams;
 mod swarm_key;
+mod tls;
 mod transport;
 mod upkeep;
 

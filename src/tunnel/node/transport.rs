@@ -1,7 +1,7 @@
 //! How bytes get to other stations: TCP or QUIC, through relays, and in memory for tests.
 //!
-//! TCP, circuits and memory: the pre-shared key (if any) on the raw socket, then Noise, then Yamux. kubo wraps circuits
-//! in the key as well, so we do. With a key there is no QUIC. Invariant: no connection is handed on before its PeerID is
+//! TCP, circuits and memory: the pre-shared key (if any) on the raw socket, then TLS or Noise, then Yamux. kubo wraps
+//! circuits in the key as well, so we do. With a key there is no QUIC. Invariant: no connection is handed on before its PeerID is
 //! proved. Worst case: whoever connects and says nothing is gone after [`CONNECT_DEADLINE`].
 
 use std::io;
@@ -17,8 +17,9 @@ use libp2p::futures::io::BufReader;
 use libp2p::futures::{AsyncRead, AsyncWrite};
 use libp2p::identity::Keypair;
 use libp2p::pnet::PnetConfig;
-use libp2p::{Transport, dns, noise, quic, relay, tcp, yamux};
+use libp2p::{Transport, dns, quic, relay, tcp, yamux};
 
+use super::security::{NoSecurity, Security};
 use super::streams::Door;
 use crate::tunnel::PeerId;
 
@@ -31,18 +32,14 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
 const STREAMS_WIDE: usize = 2_304;
 /// The same for whoever is neither admitted nor wanted: 8 MiB of unread bytes at most.
 const STREAMS_NARROW: usize = 32;
-/// Streams of one QUIC connection that the peer may have open at a time.
+/// Streams of one QUIC connection that the peer may have open at a time: also a stranger, since they are allowed before
+/// it is known who it is. How many strangers may have one is for the gate.
 const QUIC_STREAMS: u32 = 1_152;
-/// Taken from a socket at once. Noise asks for 8 KiB at a time, and its messages are up to 64 KiB: asking the system so
-/// often costs a fifth of all processor time.
+/// Taken from a socket at once. TLS asks for 4 KiB at a time and Noise for 8: asking the system so often costs a fifth of
+/// all processor time.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 
 type Secured = Boxed<(PeerId, StreamMuxerBox)>;
-
-/// There is no transport.
-#[derive(Debug, thiserror::Error)]
-#[error("no handshake with this identity: {0}")]
-pub(super) struct TransportError(#[from] noise::Error);
 
 /// All ways, and the relay client's behaviour, which belongs to one of them.
 pub(super) fn build(
@@ -50,12 +47,12 @@ pub(super) fn build(
     key: Option<PnetConfig>,
     memory: bool,
     door: &Arc<Door>,
-) -> Result<(Secured, relay::client::Behaviour), TransportError> {
+) -> Result<(Secured, relay::client::Behaviour), NoSecurity> {
     let local = keypair.public().to_peer_id();
-    let noise = noise::Config::new(keypair)?;
+    let security = Security::new(keypair)?;
     let base = || {
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        let tcp = secured(tcp, key, noise.clone(), door);
+        let tcp = secured(tcp, key, security.clone(), door);
         if key.is_some() {
             return tcp;
         }
@@ -74,12 +71,12 @@ pub(super) fn build(
         dns::tokio::Transport::custom(base(), config, dns::ResolverOpts::default())
     });
     let (circuits, relay_client) = relay::client::new(local);
-    let circuits = secured(circuits, key, noise.clone(), door);
+    let circuits = secured(circuits, key, security.clone(), door);
     let outward = circuits
         .or_transport(named)
         .map(|either, _| either.into_inner());
     let all = if memory {
-        let memory = secured(MemoryTransport::new(), key, noise, door);
+        let memory = secured(MemoryTransport::new(), key, security, door);
         memory
             .or_transport(outward)
             .map(|either, _| either.into_inner())
@@ -95,7 +92,7 @@ pub(super) fn build(
 fn secured<T, C>(
     transport: T,
     key: Option<PnetConfig>,
-    noise: noise::Config,
+    security: Security,
     door: &Arc<Door>,
 ) -> Secured
 where
@@ -127,7 +124,7 @@ where
             })
         })
         .upgrade(Version::V1Lazy)
-        .authenticate(noise)
+        .authenticate(security)
         .multiplex_ext(yamux)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed()

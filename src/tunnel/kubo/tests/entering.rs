@@ -23,7 +23,7 @@ struct Stage {
     entrance: Arc<Entrance>,
     door: Door,
     inbound: mpsc::Receiver<InboundStream>,
-    _guests: watch::Sender<Arc<GuestList>>,
+    guests: watch::Sender<Arc<GuestList>>,
     _tasks: TaskGroup,
 }
 
@@ -48,13 +48,13 @@ impl Stage {
             Clock::system(),
         ));
         let tasks = TaskGroup::new(1);
-        let door = Door::open(&service, &entrance, &tasks).await;
+        let door = Door::open(&service, None, &entrance, &tasks).await;
         Self {
             peer,
             door: door.expect("a port"),
             entrance,
             inbound,
-            _guests: guests,
+            guests,
             _tasks: tasks,
         }
     }
@@ -142,4 +142,24 @@ async fn what_nobody_takes_is_refused() {
     timeout(PATIENCE, queued).await.expect("let in");
     stage.is_refused(said.as_bytes(), Refusal::Overloaded).await;
     assert!(stage.inbound.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn a_station_that_knocked_too_often_is_counted_each_time_and_enters_once_it_is_admitted() {
+    let mut stage = Stage::new(8).await;
+    let peer = PeerId::random();
+    let said = format!("{peer}\n");
+    for _ in 0..40 {
+        stage
+            .is_refused(said.as_bytes(), Refusal::NotAdmitted)
+            .await;
+    }
+    assert!(stage.entrance.is_weary_of(&peer, &ServiceName::strfry()));
+    stage.guests.send_modify(|list| {
+        Arc::make_mut(list).admitted.insert(peer);
+    });
+    let mut stream = stage.connect().await;
+    stream.write_all(said.as_bytes()).await.expect("it listens");
+    let entered = timeout(PATIENCE, stage.inbound.recv()).await;
+    assert_eq!(entered.expect("in time").expect("let in").peer, peer);
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -111,11 +112,21 @@ struct Stage {
     peer: PeerId,
     kubo: FakeKubo,
     tasks: TaskGroup,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Stage {
     async fn start(list: Arc<GuestList>, mounts: impl FnOnce(&PeerId) -> Vec<Mount>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_in(folder, list, mounts).await
+    }
+
+    /// In the folder of an earlier start.
+    async fn start_in(
+        folder: tempfile::TempDir,
+        list: Arc<GuestList>,
+        mounts: impl FnOnce(&PeerId) -> Vec<Mount>,
+    ) -> Self {
         let peer = PeerId::random();
         let table = Arc::new(Mutex::new(Table {
             peer: Some(peer),
@@ -123,7 +134,6 @@ impl Stage {
             peers: json!(null),
         }));
         let kubo = with_table(Arc::clone(&table)).await;
-        let folder = tempfile::tempdir().expect("a temporary folder");
         let memory = folder.path().join("kubo.json");
         let tasks = TaskGroup::new(1);
         let (guests, seen) = watch::channel(list);
@@ -143,7 +153,7 @@ impl Stage {
             peer,
             kubo,
             tasks,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -181,6 +191,30 @@ async fn listeners_follow_the_guest_list_and_are_closed_at_the_end() {
     timeout(PATIENCE, followed).await.expect("it follows");
     stage.carrier.close().await;
     assert_eq!(protocols(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_private_port_of_a_service_is_the_same_after_an_end_and_after_a_crash() {
+    let list = exposing(&[&ServiceName::strfry()]);
+    let first = Stage::start(Arc::clone(&list), |_| Vec::new()).await;
+    let target = first.mounts()[0].target.clone();
+    first.carrier.close().await;
+    let second = Stage::start_in(first.folder, Arc::clone(&list), |_| Vec::new()).await;
+    assert_eq!(second.mounts()[0].target, target, "after an end");
+    let port = second.mounts()[0].target.rsplit('/').next().map(str::parse);
+    let port: u16 = port.expect("a port").expect("a port");
+    let Stage {
+        carrier, folder, ..
+    } = second;
+    drop(carrier);
+    let ended = async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("it ends");
+    let third = Stage::start_in(folder, list, |_| Vec::new()).await;
+    assert_eq!(third.mounts()[0].target, target, "after a crash");
 }
 
 #[tokio::test]

@@ -82,6 +82,17 @@ impl Behaviour {
     }
 }
 
+/// The connection that is no more, if that is what happened. One that another behaviour denies after us never closes: it
+/// fails.
+pub(crate) fn ended(event: &FromSwarm<'_>) -> Option<ConnectionId> {
+    match event {
+        FromSwarm::ConnectionClosed(closed) => Some(closed.connection_id),
+        FromSwarm::DialFailure(failure) => Some(failure.connection_id),
+        FromSwarm::ListenFailure(failure) => Some(failure.connection_id),
+        _ => None,
+    }
+}
+
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Infallible;
@@ -108,14 +119,9 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        // A connection that another behaviour denies after us never closes: it fails.
-        let ended = match event {
-            FromSwarm::ConnectionClosed(closed) => closed.connection_id,
-            FromSwarm::DialFailure(failure) => failure.connection_id,
-            FromSwarm::ListenFailure(failure) => failure.connection_id,
-            _ => return,
-        };
-        self.connections.remove(&ended);
+        if let Some(ended) = ended(&event) {
+            self.connections.remove(&ended);
+        }
     }
 
     fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {

@@ -232,6 +232,13 @@ impl Door {
         }
     }
 
+    /// Counts somebody who was turned away before it was known who it is, or before it opened a stream.
+    pub(crate) fn count_refusal(&self, why: Refusal) {
+        let mut ledger = locked(&self.ledger);
+        ledger.changes += 1;
+        ledger.refusals.note_nameless(why);
+    }
+
     /// To be called now and then: logs what has been counted since a peer's last line.
     pub(crate) fn sweep(&self) {
         let now = self.clock.monotonic();

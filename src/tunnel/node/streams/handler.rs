@@ -1,12 +1,13 @@
 //! Streams of one connection: asks for those that we open, passes those that the peer opens to the door.
 //!
-//! Takes [`OpenRequest`]s; answers each once. Invariant: `opening` counts the requests that were made and not
-//! answered. Deliberately absent: retrying. Worst case: a peer that does not answer keeps a request for
-//! [`NEGOTIATION_DEADLINE`].
+//! Takes [`OpenRequest`]s; answers each once. Invariant: of the streams that it handed on, at most [`UNCONFIRMED_MAX`]
+//! have neither the peer's yes nor a byte of it. Deliberately absent: retrying. Worst case: a peer that does not answer
+//! keeps a request for [`NEGOTIATION_DEADLINE`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,8 +27,9 @@ use crate::tunnel::{PeerId, ServiceName};
 
 /// How long a peer may take to say whether it speaks a protocol.
 const NEGOTIATION_DEADLINE: Duration = Duration::from_secs(10);
-/// So many streams at once are opened without waiting for the peer's yes, where it has said yes before. In a larger
-/// burst each waits: kubo declines some when it is overloaded, and only then can they be asked for again.
+/// So many streams of a connection may be open on the assumption that the peer says yes, where it has said yes before,
+/// and bring nothing from it yet. Beyond them each waits for its yes: kubo declines some when it is overloaded, and only
+/// then can they be asked for again.
 const UNCONFIRMED_MAX: usize = 16;
 
 /// Why a stream was not opened.
@@ -58,11 +60,34 @@ pub(crate) struct OpenRequest {
 /// Services that the peer has taken streams for on this connection.
 type Confirmed = Arc<Mutex<BTreeSet<ServiceName>>>;
 
-/// That the peer takes this stream was assumed, since it took one before.
+/// That the peer takes this stream was assumed, since it took one before. Lives until the peer's first byte, or as long
+/// as the stream.
 #[derive(Debug)]
 pub(crate) struct Assumed {
     service: ServiceName,
     confirmed: Confirmed,
+    _unconfirmed: Unconfirmed,
+}
+
+/// One of the streams of a connection that go ahead, counted from when it is asked for.
+#[derive(Debug)]
+struct Unconfirmed(Arc<AtomicUsize>);
+
+impl Unconfirmed {
+    /// `None` if there are enough of them.
+    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let more = |count| (count < UNCONFIRMED_MAX).then_some(count + 1);
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        Some(Self(Arc::clone(count)))
+    }
+}
+
+impl Drop for Unconfirmed {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Assumed {
@@ -82,7 +107,8 @@ impl Assumed {
 pub(crate) struct Opening {
     request: OpenRequest,
     place: Place,
-    confirm: bool,
+    /// That it goes ahead; `None`: it waits for the peer's yes.
+    ahead: Option<Unconfirmed>,
 }
 
 /// Streams of one connection.
@@ -94,8 +120,8 @@ pub(crate) struct Handler {
     /// Streams that we may have open to the peer.
     outward_max: usize,
     requests: VecDeque<OpenRequest>,
-    opening: usize,
     confirmed: Confirmed,
+    unconfirmed: Arc<AtomicUsize>,
     waker: Option<Waker>,
 }
 
@@ -112,8 +138,8 @@ impl Handler {
             share,
             outward_max,
             requests: VecDeque::new(),
-            opening: 0,
             confirmed: Confirmed::default(),
+            unconfirmed: Arc::default(),
             waker: None,
         }
     }
@@ -126,23 +152,23 @@ impl Handler {
     }
 
     fn opened(&mut self, stream: libp2p::swarm::Stream, opening: Opening) {
-        self.opening -= 1;
         let Opening {
             request,
             place,
-            confirm,
+            ahead,
         } = opening;
-        let assumed = if confirm {
+        let assumed = if let Some(unconfirmed) = ahead {
+            Some(Assumed {
+                service: request.service,
+                confirmed: Arc::clone(&self.confirmed),
+                _unconfirmed: unconfirmed,
+            })
+        } else {
             self.confirmed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(request.service);
             None
-        } else {
-            Some(Assumed {
-                service: request.service,
-                confirmed: Arc::clone(&self.confirmed),
-            })
         };
         let stream = Tunnelled::new(stream, place, assumed);
         // Whoever asked may have gone; the stream is then reset.
@@ -181,16 +207,18 @@ impl ConnectionHandler for Handler {
                 drop(request.reply.send(Err(OpenFailure::TooMany)));
                 continue;
             };
-            self.opening += 1;
-            let confirm = self.opening > UNCONFIRMED_MAX || !self.is_confirmed(&request.service);
+            let ahead = self
+                .is_confirmed(&request.service)
+                .then(|| Unconfirmed::take(&self.unconfirmed))
+                .flatten();
             let proposal = Proposal {
                 protocol: request.service.protocol(&self.peer).into(),
-                confirm,
+                confirm: ahead.is_none(),
             };
             let opening = Opening {
                 request,
                 place,
-                confirm,
+                ahead,
             };
             let protocol =
                 SubstreamProtocol::new(proposal, opening).with_timeout(NEGOTIATION_DEADLINE);
@@ -223,7 +251,6 @@ impl ConnectionHandler for Handler {
                 info: opening,
                 error,
             }) => {
-                self.opening -= 1;
                 let failure = match error {
                     StreamUpgradeError::Timeout => OpenFailure::Silent,
                     StreamUpgradeError::Apply(_) | StreamUpgradeError::NegotiationFailed => {

@@ -15,7 +15,7 @@ mod handler;
 mod upgrade;
 mod wrapper;
 
-pub(super) use behaviour::Behaviour;
+pub(super) use behaviour::{Behaviour, ended};
 pub(super) use door::{Door, Weary};
 pub(super) use handler::{OpenFailure, OpenRequest};
 pub(super) use wrapper::Tunnelled;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::support::{PATIENCE, QUIC, TCP, on, pair, ping_pong, station};
+use super::support::{PATIENCE, QUIC, Station, TCP, on, pair, ping_pong, station};
 use crate::peer::ByteStream;
-use crate::tunnel::{Carrier, OpenError, Refusal};
+use crate::tasks::TaskGroup;
+use crate::tunnel::{Carrier, GuestList, Node, OpenError, PeerId, Refusal};
 
 /// Whether the other side has let go of a stream.
 async fn ends(stream: &mut ByteStream) -> bool {
@@ -239,8 +240,18 @@ async fn a_stranger_that_keeps_knocking_is_disconnected_and_the_others_are_not()
     ping_pong(&mut stream, b"after").await;
 }
 
-#[tokio::test]
-async fn a_service_that_is_taken_away_is_noticed_also_by_streams_that_went_ahead() {
+/// The first has opened streams of a service of the second, and is connected with it still when it is taken away.
+struct TakenAway {
+    first: Station,
+    far: PeerId,
+    _second: (
+        std::sync::Arc<Node>,
+        tokio::sync::watch::Sender<std::sync::Arc<GuestList>>,
+        TaskGroup,
+    ),
+}
+
+async fn taken_away() -> TakenAway {
     let (first, second) = pair(on(TCP), on(TCP)).await;
     let (far, app) = (second.id(), super::support::name("my-app"));
     second.change_guests(|list| {
@@ -248,7 +259,7 @@ async fn a_service_that_is_taken_away_is_noticed_also_by_streams_that_went_ahead
             .insert(app.clone(), crate::tunnel::Guests::Admitted);
     });
     let near = first.id().to_string();
-    let (node, guests, _tasks) = second.echo();
+    let (node, guests, tasks) = second.echo();
     for _ in 0..2 {
         let mut stream = first.open(far, "my-app").await;
         ping_pong(&mut stream, b"there").await;
@@ -266,10 +277,20 @@ async fn a_service_that_is_taken_away_is_noticed_also_by_streams_that_went_ahead
     guests.send_modify(|list| {
         std::sync::Arc::make_mut(list).services.remove(&app);
     });
+    TakenAway {
+        first,
+        far,
+        _second: (node, guests, tasks),
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_taken_away_is_noticed_also_by_streams_that_went_ahead() {
+    let stage = taken_away().await;
     // A stream that went ahead fails when it is read, and the next one asks first again.
     let declined = async {
         loop {
-            match first.try_open(far, "my-app").await {
+            match stage.first.try_open(stage.far, "my-app").await {
                 Ok(mut stream) => {
                     assert!(ends(&mut stream).await);
                     // Whoever goes on using it gets errors: libp2p itself would panic.
@@ -281,6 +302,21 @@ async fn a_service_that_is_taken_away_is_noticed_also_by_streams_that_went_ahead
         }
     };
     let error = timeout(PATIENCE, declined).await.expect("in time");
+    assert!(matches!(error, OpenError::NotOffered { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn streams_that_go_ahead_unanswered_are_bounded_also_when_they_are_opened_one_by_one() {
+    const WITHOUT_AN_ANSWER: usize = 16;
+    let stage = taken_away().await;
+    let mut unanswered = Vec::new();
+    let error = loop {
+        match stage.first.try_open(stage.far, "my-app").await {
+            Ok(stream) => unanswered.push(stream),
+            Err(error) => break error,
+        }
+        assert!(unanswered.len() <= WITHOUT_AN_ANSWER);
+    };
     assert!(matches!(error, OpenError::NotOffered { .. }), "{error}");
 }
 
