@@ -130,7 +130,7 @@ fn a_kubo_without_stream_mounting_is_waited_for_and_the_log_says_what_to_do() {
     });
     assert!(log.contains("WARN") || log.contains("ERROR"), "{log}");
     let without = home.run(&["tunnel", "ls"]).with_code(5);
-    assert!(without.err.contains("the log says"), "{without:?}");
+    assert!(without.err.contains(REMEDY), "{without:?}");
 
     // The captain does as told.
     let words: Vec<&str> = REMEDY.split(' ').skip(1).collect();

@@ -4,7 +4,7 @@
 //! four times a second. Ends when its node is dropped or its task group ends. Worst case: a flood of events makes the
 //! state late; requests wait in a bounded queue meanwhile.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ pub(super) struct Driver {
     /// Whether the captain says how others reach us.
     pub(super) has_external: bool,
     pub(super) observed: VecDeque<Multiaddr>,
+    /// Connections that a better one replaces, and since when nothing uses them.
+    pub(super) unused_since: BTreeMap<ConnectionId, Instant>,
     pub(super) dirty: bool,
     pub(super) clock: Clock,
     pub(super) random: Random,
@@ -112,6 +114,7 @@ impl Driver {
             is_private: options.swarm_key.is_some(),
             has_external: !options.external.is_empty(),
             observed: VecDeque::new(),
+            unused_since: BTreeMap::new(),
             dirty: true,
             clock,
             random,

@@ -6,6 +6,7 @@
 //! room for, those that failed least go first and the rest wait some ticks.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -19,6 +20,8 @@ use crate::tunnel::{Multiaddr, Path, PeerId};
 /// Dials that are begun without anybody waiting for them. The gate lets 64 through: the rest is for streams that are
 /// asked for, the hash table and hole punching.
 const DIALS_MAX: usize = 48;
+/// How long a superfluous connection must have carried no stream before it is closed.
+const UNUSED_FOR: Duration = Duration::from_secs(2);
 /// Ticks between two looks at refusals that were not logged yet.
 const TICKS_PER_SWEEP: u32 = 40;
 
@@ -132,10 +135,23 @@ impl Driver {
                 self.try_directly(peer, now);
             }
         }
-        for id in close {
-            if self.swarm.behaviour().streams.streams_on(id) == 0 {
-                self.swarm.close_connection(id);
-            }
+        self.close_unused(&close, now);
+    }
+
+    /// Closes those of these connections that nothing has used for a while: what was written last may still be on its way,
+    /// and kubo drops what it has not handed on when a connection closes.
+    fn close_unused(&mut self, superfluous: &[ConnectionId], now: Instant) {
+        let streams = &self.swarm.behaviour().streams;
+        let unused = superfluous
+            .iter()
+            .filter(|id| streams.streams_on(**id) == 0)
+            .map(|id| (*id, self.unused_since.get(id).copied().unwrap_or(now)));
+        self.unused_since = unused.collect();
+        let is_due = |(_, since): &(&ConnectionId, &Instant)| now - **since >= UNUSED_FOR;
+        let due = self.unused_since.iter().filter(is_due);
+        let due: Vec<ConnectionId> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            self.swarm.close_connection(id);
         }
     }
 

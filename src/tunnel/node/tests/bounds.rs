@@ -332,8 +332,10 @@ async fn a_stranger_that_is_admitted_gets_a_wide_connection() {
     host.until_linked(newcomer.id()).await;
     host.admit(newcomer.id());
     newcomer.admit(far);
-    // The narrow connection is closed, since nothing uses it.
+    // The narrow connection is closed when nothing has used it for a while: an answer may be on its way.
+    let admitted = tokio::time::Instant::now();
     host.until(|state| state.links.is_empty()).await;
+    assert!(admitted.elapsed() >= Duration::from_secs(2));
     let (_node, _guests, _tasks) = host.echo();
     let mut streams = Vec::new();
     for _ in 0..MORE_THAN_A_NARROW_ONE_BEARS {
