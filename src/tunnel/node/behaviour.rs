@@ -61,6 +61,12 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
+    /// Whether we relay for this station, or hold a place for it.
+    pub(super) fn serves(&self, peer: &crate::tunnel::PeerId) -> bool {
+        let relay = self.relay.as_ref();
+        relay.is_some_and(|relay| relay.serves(peer))
+    }
+
     pub(super) fn new(
         keypair: &Keypair,
         options: &NodeOptions,

@@ -74,8 +74,8 @@ pub(super) struct Driver {
     /// Whether the captain says how others reach us.
     pub(super) has_external: bool,
     pub(super) observed: VecDeque<Multiaddr>,
-    /// Connections that a better one replaces, and since when nothing uses them.
-    pub(super) unused_since: BTreeMap<ConnectionId, Instant>,
+    /// Connections that a better one replaces, and since when.
+    pub(super) superfluous: BTreeMap<ConnectionId, Instant>,
     pub(super) dirty: bool,
     pub(super) clock: Clock,
     pub(super) random: Random,
@@ -114,7 +114,7 @@ impl Driver {
             is_private: options.swarm_key.is_some(),
             has_external: !options.external.is_empty(),
             observed: VecDeque::new(),
-            unused_since: BTreeMap::new(),
+            superfluous: BTreeMap::new(),
             dirty: true,
             clock,
             random,

@@ -56,6 +56,8 @@ pub(super) struct Link {
     /// When it answered last; whoever answers no pings at all is believed in.
     heard: Option<Instant>,
     is_silent: bool,
+    /// It is being closed: whatever it still answers, it is not used again.
+    is_given_up: bool,
 }
 
 impl Link {
@@ -65,7 +67,9 @@ impl Link {
         if self.path != other.path {
             return self.path == Path::Direct;
         }
-        if self.heard.is_some_and(|heard| heard < other.made) {
+        // A relayed copy is made to become direct, not because the one before is in doubt.
+        let may_be_dead = self.path == Path::Direct;
+        if may_be_dead && self.heard.is_some_and(|heard| heard < other.made) {
             return false;
         }
         if self.is_of_smaller != other.is_of_smaller {
@@ -188,6 +192,7 @@ impl Links {
             since: made.unix_seconds,
             heard: Some(made.now),
             is_silent: false,
+            is_given_up: false,
         });
     }
 
@@ -218,7 +223,7 @@ impl Links {
         if let Some(link) = self.link_mut(peer, id) {
             link.rtt = Some(rtt);
             link.heard = Some(now);
-            link.is_silent = false;
+            link.is_silent = link.is_given_up;
         }
     }
 
@@ -226,7 +231,7 @@ impl Links {
     pub(super) fn answers_no_pings(&mut self, peer: &PeerId, id: ConnectionId) {
         if let Some(link) = self.link_mut(peer, id) {
             link.heard = None;
-            link.is_silent = false;
+            link.is_silent = link.is_given_up;
         }
     }
 
@@ -234,6 +239,7 @@ impl Links {
     pub(super) fn dead(&mut self, peer: &PeerId, id: ConnectionId) {
         if let Some(link) = self.link_mut(peer, id) {
             link.is_silent = true;
+            link.is_given_up = true;
         }
     }
 

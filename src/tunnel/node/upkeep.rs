@@ -124,7 +124,12 @@ impl Driver {
                 let gets_no_place = self.serve_relay && link.admitted && !link.admitted_when_made;
                 too_narrow || gets_no_place
             };
-            let stale = links.iter().filter(|link| is_stale(link));
+            // Circuits on it are nobody's stream here either.
+            let bears_circuits =
+                self.links.lead_through(peer) || self.swarm.behaviour().serves(peer);
+            let stale = links
+                .iter()
+                .filter(|link| is_stale(link) && !bears_circuits);
             close.extend(stale.map(|link| link.id));
         }
         for peer in relayed {
@@ -141,14 +146,16 @@ impl Driver {
     /// Closes those of these connections that nothing has used for a while: what was written last may still be on its way,
     /// and kubo drops what it has not handed on when a connection closes.
     fn close_unused(&mut self, superfluous: &[ConnectionId], now: Instant) {
-        let streams = &self.swarm.behaviour().streams;
-        let unused = superfluous
+        let known = superfluous
             .iter()
-            .filter(|id| streams.streams_on(**id) == 0)
-            .map(|id| (*id, self.unused_since.get(id).copied().unwrap_or(now)));
-        self.unused_since = unused.collect();
-        let is_due = |(_, since): &(&ConnectionId, &Instant)| now - **since >= UNUSED_FOR;
-        let due = self.unused_since.iter().filter(is_due);
+            .map(|id| (*id, self.superfluous.get(id).copied().unwrap_or(now)));
+        self.superfluous = known.collect();
+        let streams = &self.swarm.behaviour().streams;
+        let is_due = |(id, since): &(&ConnectionId, &Instant)| {
+            let unused = streams.unused_since(**id);
+            unused.is_some_and(|unused| unused.max(**since) + UNUSED_FOR <= now)
+        };
+        let due = self.superfluous.iter().filter(is_due);
         let due: Vec<ConnectionId> = due.map(|(id, _)| *id).collect();
         for id in due {
             self.swarm.close_connection(id);
@@ -157,8 +164,7 @@ impl Driver {
 
     /// Whether one of us relays for the other.
     fn relays_for_or_through(&self, peer: &PeerId) -> bool {
-        let relay = self.swarm.behaviour().relay.as_ref();
-        relay.is_some_and(|relay| relay.serves(peer))
+        self.swarm.behaviour().serves(peer)
             || self.reservations.holds(peer)
             || self.links.lead_through(peer)
     }

@@ -15,6 +15,8 @@ use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, ToSwarm,
 };
 
+use tokio::time::Instant;
+
 use super::door::Door;
 use super::handler::{Handler, OpenFailure, OpenRequest};
 use super::wrapper::ConnectionShare;
@@ -51,11 +53,10 @@ impl Behaviour {
         }
     }
 
-    /// Streams open on a connection.
-    pub(crate) fn streams_on(&self, connection: ConnectionId) -> usize {
-        self.connections
-            .get(&connection)
-            .map_or(0, |(_, share)| share.streams())
+    /// Since when a connection has carried no stream; `None` while it carries one, or where there is none.
+    pub(crate) fn unused_since(&self, connection: ConnectionId) -> Option<Instant> {
+        let (_, share) = self.connections.get(&connection)?;
+        share.unused_since()
     }
 
     /// Makes all streams of a peer fail.
@@ -119,8 +120,10 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let Some(ended) = ended(&event) {
-            self.connections.remove(&ended);
+        if let Some(ended) = ended(&event)
+            && let Some((_, share)) = self.connections.remove(&ended)
+        {
+            share.ended();
         }
     }
 

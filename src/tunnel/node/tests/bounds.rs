@@ -321,6 +321,31 @@ async fn streams_that_go_ahead_unanswered_are_bounded_also_when_they_are_opened_
 }
 
 #[tokio::test]
+async fn whoever_waits_to_read_or_write_is_told_when_we_end_the_connection() {
+    let (first, mut second) = pair(on(TCP), on(TCP)).await;
+    let far = second.id();
+    let mut reading = first.open(far, "strfry").await;
+    let mut writing = first.open(far, "strfry").await;
+    for stream in [&mut reading, &mut writing] {
+        stream.write_all(b"there").await.expect("sent");
+        stream.flush().await.expect("flushed");
+    }
+    let _unread = [second.next_stream().await, second.next_stream().await];
+    let read = async { ends(&mut reading).await };
+    // More than the other end takes before it reads.
+    let write = async { writing.write_all(&vec![0; 64 << 20]).await.is_err() };
+    let put_out = async {
+        first.change_guests(|list| {
+            list.admitted.remove(&far);
+            list.banned.insert(far);
+        });
+    };
+    let told = async { tokio::join!(read, write, put_out) };
+    let (read, written, ()) = timeout(PATIENCE, told).await.expect("in time");
+    assert!(read && written);
+}
+
+#[tokio::test]
 async fn a_stranger_that_is_admitted_gets_a_wide_connection() {
     const MORE_THAN_A_NARROW_ONE_BEARS: usize = 100;
     let (newcomer, host) = (station(on(TCP)).await, station(on(TCP)).await);
