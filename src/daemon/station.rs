@@ -342,11 +342,15 @@ impl Station {
         let (directory, random) = (&self.directory, self.random.clone());
         let compared = tunnels::compare_constellation(directory, config, random).await?;
         let halted = self.upkeep.reconfigure(config, compared).await?;
-        self.halted.send_replace(halted);
+        if halted.is_some() {
+            self.halted.send_replace(halted.clone());
+        }
         self.sync_options
             .send_replace(Arc::new(config.sync_options()));
         self.facts
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
+        // Only after what runs go by is in force.
+        self.halted.send_replace(halted);
         Ok(())
     }
 

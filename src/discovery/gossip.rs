@@ -34,7 +34,7 @@ const UNDER_WAY_MAX: usize = 64;
 const GATHER_FOR: Duration = Duration::from_millis(100);
 /// How often a station chosen at random is compared with.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
-/// How soon a comparison that failed with a station in reach is tried again.
+/// How soon what failed with a station in reach is tried again; each time after twice the pause, up to [`COMPARE_EVERY`].
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Keeps cards going round until dropped.
@@ -52,6 +52,7 @@ pub async fn gossip(carrier: Arc<dyn Carrier>, registry: Arc<Registry>, random: 
         busy: BTreeSet::new(),
         compared: BTreeSet::new(),
         again: BTreeMap::new(),
+        pauses: BTreeMap::new(),
         under_way: FuturesUnordered::new(),
         next_compare: Instant::now() + COMPARE_EVERY,
     };
@@ -76,7 +77,7 @@ pub async fn gossip(carrier: Arc<dyn Carrier>, registry: Arc<Registry>, random: 
 enum Ended {
     Compared(PeerId, Result<usize, ExchangeError>),
     /// With where to go on, if that was not all.
-    Pushed(PeerId, Result<Option<Cursor>, ExchangeError>),
+    Pushed(PeerId, Cursor, Result<Option<Cursor>, ExchangeError>),
 }
 
 type UnderWay = Pin<Box<dyn Future<Output = Ended> + Send>>;
@@ -95,8 +96,9 @@ struct Round {
     busy: BTreeSet<PeerId>,
     /// Stations in reach that were compared with, or are being.
     compared: BTreeSet<PeerId>,
-    /// When to compare again with those with whom it failed.
+    /// When to try again with those with whom it failed, and how long the pause was.
     again: BTreeMap<PeerId, Instant>,
+    pauses: BTreeMap<PeerId, Duration>,
     under_way: FuturesUnordered<UnderWay>,
     next_compare: Instant,
 }
@@ -106,6 +108,7 @@ impl Round {
     fn start_what_is_due(&mut self, in_reach: &BTreeSet<PeerId>, now: Instant) -> Instant {
         self.compared.retain(|peer| in_reach.contains(peer));
         self.again.retain(|peer, _| in_reach.contains(peer));
+        self.pauses.retain(|peer, _| in_reach.contains(peer));
         self.owed.retain(|peer, _| in_reach.contains(peer));
         let fresh: Vec<PeerId> = in_reach.difference(&self.compared).copied().collect();
         for peer in fresh {
@@ -124,7 +127,9 @@ impl Round {
         }
         let owed: Vec<PeerId> = self.owed.keys().copied().collect();
         for peer in owed {
-            self.push(peer);
+            if self.again.get(&peer).is_none_or(|at| *at <= now) {
+                self.push(peer);
+            }
         }
         if self.next_compare <= now {
             self.next_compare = now + COMPARE_EVERY;
@@ -161,35 +166,49 @@ impl Round {
             return;
         };
         self.busy.insert(peer);
+        self.again.remove(&peer);
         let (carrier, registry) = (Arc::clone(&self.carrier), Arc::clone(&self.registry));
         self.under_way.push(Box::pin(async move {
-            Ended::Pushed(peer, push(carrier.as_ref(), &registry, peer, since).await)
+            let pushed = push(carrier.as_ref(), &registry, peer, since).await;
+            Ended::Pushed(peer, since, pushed)
         }));
     }
 
     fn note(&mut self, ended: Ended) {
-        let (Ended::Compared(peer, _) | Ended::Pushed(peer, _)) = &ended;
+        let (Ended::Compared(peer, _) | Ended::Pushed(peer, ..)) = &ended;
         self.busy.remove(peer);
         match ended {
-            Ended::Compared(peer, Ok(taken)) => tracing::debug!(%peer, taken, "compared cards"),
+            Ended::Compared(peer, Ok(taken)) => {
+                self.pauses.remove(&peer);
+                tracing::debug!(%peer, taken, "compared cards");
+            }
             Ended::Compared(peer, Err(error)) => {
                 tracing::debug!(%peer, %error, "cannot compare cards");
-                self.compared.remove(&peer);
-                self.again.insert(peer, Instant::now() + AGAIN_AFTER);
+                self.try_again(peer);
             }
-            Ended::Pushed(_, Ok(None)) => {}
-            Ended::Pushed(peer, Ok(Some(next))) => {
+            Ended::Pushed(peer, _, Ok(None)) => {
+                self.pauses.remove(&peer);
+            }
+            Ended::Pushed(peer, _, Ok(Some(next))) => {
                 // Everything before that was handed over, also what came to be owed meanwhile.
                 self.owed.insert(peer, next);
             }
-            Ended::Pushed(peer, Err(error)) => {
+            Ended::Pushed(peer, since, Err(error)) => {
                 tracing::debug!(%peer, %error, "cannot hand cards over");
-                // It may have missed something: it is compared with instead.
-                self.owed.remove(&peer);
-                self.compared.remove(&peer);
-                self.again.insert(peer, Instant::now() + AGAIN_AFTER);
+                // Comparing hands over our own card only: what came from others is owed still.
+                self.owed.insert(peer, since);
+                self.try_again(peer);
             }
         }
+    }
+
+    /// Soon, and then ever later: it may be that it does not let us in.
+    fn try_again(&mut self, peer: PeerId) {
+        self.compared.remove(&peer);
+        let pause = self.pauses.get(&peer).map_or(AGAIN_AFTER, |last| *last * 2);
+        let pause = pause.min(COMPARE_EVERY);
+        self.pauses.insert(peer, pause);
+        self.again.insert(peer, Instant::now() + pause);
     }
 }
 

@@ -63,27 +63,31 @@ impl Registry {
             tracing::debug!(%from, reason = error.label(), "a card is not taken: {error}");
         };
         let id = self.lock().membership.id;
-        let mut pending = self.lock().unbound.take();
+        // Who hands something over proves nothing of what others handed over before.
+        let waiting = self.lock().unbound.take();
+        let mut pending: Vec<(UnverifiedCard, Option<PeerId>)> =
+            waiting.into_iter().map(|card| (card, None)).collect();
         for card in cards.into_iter().take(HANDOVER_CARDS_MAX) {
             match UnverifiedCard::of(card) {
-                Ok(card) => pending.push(card),
+                Ok(card) => pending.push((card, Some(from))),
                 Err(error) => note(error),
             }
         }
         let mut taken = 0;
         for _ in 0..ROUNDS_MAX {
             let keys = self.lock().standing.keys().clone();
-            let evidence = Evidence {
-                now: self.clock.unix_seconds(),
-                constellation: id,
-                carried_by: Some(from),
-                keys: &keys,
-            };
+            let now = self.clock.unix_seconds();
             let mut proved: Vec<VerifiedCard> = Vec::new();
             let mut unbound = Vec::new();
-            for card in pending {
+            for (card, carried_by) in pending {
+                let evidence = Evidence {
+                    now,
+                    constellation: id,
+                    carried_by,
+                    keys: &keys,
+                };
                 if !card.is_bound(&evidence) {
-                    unbound.push(card);
+                    unbound.push((card, carried_by));
                     continue;
                 }
                 match card.verify(&evidence) {
@@ -100,7 +104,8 @@ impl Registry {
         }
         let mut inner = self.lock();
         if inner.membership.id == id {
-            inner.unbound.put(pending);
+            let unbound = pending.into_iter().map(|(card, _)| card);
+            inner.unbound.put(unbound.collect());
         }
         taken
     }

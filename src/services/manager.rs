@@ -234,10 +234,10 @@ impl Services {
             return Err(ServiceError::Configured(name.clone()));
         }
         table.kept.open.retain(|other| !same(other));
+        self.keep(&mut table, before)?;
         table
             .mouths
             .retain(|mouth| !(mouth.name == *name && mouth.peer == peer));
-        self.keep(&mut table, before)?;
         self.publish(&table);
         Ok(())
     }

@@ -68,6 +68,13 @@ impl Stations {
         word & (1 << (index % 64)) != 0
     }
 
+    fn intersect(&mut self, other: &Self) {
+        self.0.truncate(other.0.len());
+        for (word, others) in self.0.iter_mut().zip(&other.0) {
+            *word &= others;
+        }
+    }
+
     fn unite(&mut self, other: &Self) {
         if self.0.len() < other.0.len() {
             self.0.resize(other.0.len(), 0);
@@ -94,6 +101,8 @@ struct Judged<'w> {
     level: u32,
     /// Through whom it came in, along any chain.
     before: Stations,
+    /// Through whom it came in along every chain.
+    needs: Stations,
     /// Who put it out, and when.
     revoked: Option<(PeerId, u64)>,
 }
@@ -118,8 +127,10 @@ struct Court<'w> {
 /// Judges everybody.
 pub(super) fn judge(own: &Own<'_>, words: &BTreeMap<PeerId, Word<'_>>) -> Standing {
     let mut overruled = Overruled::new();
-    for _ in 1..ROUNDS_MAX {
-        let more = pass(own, words, &overruled).put_out_by_juniors();
+    for round in 1..ROUNDS_MAX {
+        // The last time all are heard: rather out than in for want of rounds.
+        let is_last = round + 1 == ROUNDS_MAX;
+        let more = pass(own, words, &overruled).put_out_by_juniors(is_last);
         if more.is_empty() {
             break;
         }
@@ -162,6 +173,7 @@ fn pass<'w>(
         fate: Fate::Admitted,
         level: 0,
         before: Stations::default(),
+        needs: Stations::default(),
         revoked: None,
     });
     let mut last = vec![0];
@@ -222,9 +234,16 @@ impl<'w> Court<'w> {
     /// Rules 1, 2 and 4, and what follows from 5.
     fn enter(&mut self, peer: PeerId, level: u32, parents: &Parents<'w>) {
         let mut before = Stations::default();
+        let mut needs: Option<Stations> = None;
         for (parent, key) in parents {
             before.insert(*parent);
             before.unite(&self.judged[*parent].before);
+            let mut along_this = self.judged[*parent].needs.clone();
+            along_this.insert(*parent);
+            match &mut needs {
+                None => needs = Some(along_this),
+                Some(needs) => needs.intersect(&along_this),
+            }
             if let Some(key) = key {
                 let keys = self.standing.keys.entry(peer).or_default();
                 keys.insert((*key).clone());
@@ -265,6 +284,7 @@ impl<'w> Court<'w> {
             fate,
             level,
             before,
+            needs: needs.unwrap_or_default(),
             revoked,
         });
     }
@@ -293,7 +313,7 @@ impl<'w> Court<'w> {
 
     /// Rule 5, for the most senior juniors that have something to say: whom they put out. What follows from that is for the
     /// next round.
-    fn put_out_by_juniors(&self) -> Overruled {
+    fn put_out_by_juniors(&self, hears_all: bool) -> Overruled {
         let places = self.judged.iter().enumerate().skip(1);
         let places: BTreeMap<PeerId, Index> =
             places.map(|(index, judged)| (judged.peer, index)).collect();
@@ -301,7 +321,7 @@ impl<'w> Court<'w> {
         let mut heard = u32::MAX;
         // In the order of levels.
         for junior in &self.judged[1..] {
-            if junior.level > heard {
+            if junior.level > heard && !hears_all {
                 break;
             }
             if junior.fate != Fate::Admitted {
@@ -314,7 +334,7 @@ impl<'w> Court<'w> {
                 let senior = &self.judged[*index];
                 if senior.fate == Fate::Admitted
                     && senior.level < junior.level
-                    && !junior.before.contains(*index)
+                    && !junior.needs.contains(*index)
                     && !self.own.allowed.contains(&senior.peer)
                 {
                     heard = junior.level;

@@ -10,8 +10,8 @@
 //!    revocations of those who are out now go no further.
 //! 4. Whoever was put out by us or by a station through which it came in, directly or along the chain, is silenced:
 //!    those it vouched for need another who vouches for them. Put out by others, its vouches still count.
-//! 5. Of those who are still in, a station of a higher level (a junior) puts out whom it revokes too, unless that one is
-//!    among those through whom it came in: its own word would fall with it. The most senior juniors are heard first, and all
+//! 5. Of those who are still in, a station of a higher level (a junior) puts out whom it revokes too, unless it came in through
+//!    that one alone, directly or along the chain: another who vouches for it, or for one of the chain, makes it free. The most senior juniors are heard first, and all
 //!    is judged again with whom they put out, until nobody has more to say. So any captain can put out a station everywhere,
 //!    and where two want each other out, the word of the one nearer to us holds.
 //!

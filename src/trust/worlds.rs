@@ -148,7 +148,7 @@ impl<'w> Naive<'w> {
             self.revokes(junior, senior)
                 && self.is_admitted(junior, level)
                 && (1..level).any(|lower| self.is_admitted(senior, lower))
-                && !self.came_in_through(senior, junior, level)
+                && !self.needs(senior, junior, level)
                 && !self.is_allowed(senior)
         };
         (1..STATIONS)
@@ -205,6 +205,15 @@ impl<'w> Naive<'w> {
                         && (p == z || self.came_in_through(z, p, level - 1))
                 })
             })
+    }
+
+    /// Whether every chain of x at this level leads through z.
+    pub(super) fn needs(&self, z: u8, x: u8, level: u32) -> bool {
+        let lets_in = |p: u8| {
+            self.vouches(p, x) && self.is_at(p, level - 1) && !self.is_silenced(p, level - 1)
+        };
+        let free = |p: u8| p != z && !self.needs(z, p, level - 1);
+        level > 1 && (0..STATIONS).all(|p| !lets_in(p) || !free(p))
     }
 
     pub(super) fn is_silenced(&self, x: u8, level: u32) -> bool {

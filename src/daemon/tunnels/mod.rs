@@ -197,6 +197,8 @@ pub(super) struct StationTunnels {
     /// What goes between the parts and through them, and our own node.
     tasks: TaskGroup,
     keeper: Option<carrying::AddressKeeper>,
+    /// Whether nothing might be shared when they started.
+    began_halted: bool,
 }
 
 impl StationTunnels {
@@ -221,9 +223,13 @@ impl StationTunnels {
     ) -> Result<Option<String>, TunnelError> {
         let settings = registry_settings(config)?;
         let registry = Arc::clone(&self.tunnels.registry);
+        let began_halted = self.began_halted;
         let halted = blocking(move || {
             let ours = registry.membership().id;
-            let others = compared.membership.filter(|kept| kept.id != ours);
+            // Its swarm key may be that of the other constellation.
+            let others = compared
+                .membership
+                .filter(|kept| kept.id != ours || began_halted);
             let halted = compared.halted.or_else(|| {
                 others.map(|kept| {
                     format!(
@@ -232,8 +238,12 @@ impl StationTunnels {
                     )
                 })
             });
-            registry.halt(halted.is_some());
+            // What is published between the two is nothing, whichever way it goes.
+            if halted.is_some() {
+                registry.halt(true);
+            }
             registry.configure(settings);
+            registry.halt(halted.is_some());
             halted
         });
         let halted = halted.await;
@@ -281,7 +291,11 @@ impl TunnelStarter {
             let configured = membership::configured(config, swarm_key.as_ref());
             blocking(move || membership::in_force(&path, configured, &random)).await?
         };
-        self.halted.send_replace(membership.halted.clone());
+        // That nothing may be shared can have become known meanwhile: a start never takes it back.
+        if membership.halted.is_some() {
+            self.halted.send_replace(membership.halted.clone());
+        }
+        let is_halted = self.halted.borrow().is_some();
         let identity = settings::identity(config, &self.identity)?;
         let guests = watch::Sender::default();
         let carried = carrying::start(
@@ -312,7 +326,7 @@ impl TunnelStarter {
             swarm_key_is_secret: is_secret,
             // A kubo relays as its own configuration says, and not for tunnels.
             serves_relay: config.tunnel.serve_relay && matches!(kind, Kind::Node(..)),
-            halted: membership.halted.is_some(),
+            halted: is_halted,
             guests,
         };
         // From here on the registry keeps the captain's word.
@@ -361,6 +375,7 @@ impl TunnelStarter {
             kubo,
             tasks: tasks.clone(),
             keeper,
+            began_halted: is_halted,
         })))
     }
 }

@@ -123,3 +123,29 @@ fn cards_that_wait_are_bounded() {
     let waiting = registry.lock().unbound.len_bytes();
     assert!(waiting > 1 << 20 && waiting <= 2 << 20, "{waiting}");
 }
+
+/// A card whose key nobody has named waits; that the station it claims to be of comes later does not prove it.
+#[test]
+fn a_forged_card_that_waits_is_not_proved_by_whoever_comes_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (victim, forger) = (peer(1), identity(200));
+    let registry = alone(folder.path(), 99, |_, settings| {
+        settings.allowed = [victim, peer(2)].into();
+    });
+    let mut statement = Statement::new(registry.membership().id, 1 << 40);
+    statement.station_key = Some(forger.public_key());
+    statement.vouches = vec![Vouch {
+        peer: forger.public_key().peer_id(),
+        key: None,
+        since: 1,
+    }];
+    let forged = Card {
+        created: Some(Clock::system().unix_seconds()),
+        constellation: Some(statement),
+        ..Card::of(victim)
+    };
+    let forged = SignedCard::sign(&forged, &forger).unwrap();
+    assert_eq!(registry.receive(vec![forged], peer(2)), 0);
+    assert_eq!(registry.receive(Vec::new(), victim), 0);
+    assert!(!registry.is_admitted(&forger.public_key().peer_id()));
+}

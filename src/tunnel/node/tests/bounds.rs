@@ -331,17 +331,24 @@ async fn whoever_waits_to_read_or_write_is_told_when_we_end_the_connection() {
         stream.flush().await.expect("flushed");
     }
     let _unread = [second.next_stream().await, second.next_stream().await];
-    let read = async { ends(&mut reading).await };
+    // Each waits in a task of its own: nobody else's waking helps it.
+    let tasks = crate::tasks::TaskGroup::new(2);
+    let read = tasks.spawn(async move { ends(&mut reading).await });
     // More than the other end takes before it reads.
-    let write = async { writing.write_all(&vec![0; 64 << 20]).await.is_err() };
-    let put_out = async {
-        first.change_guests(|list| {
-            list.admitted.remove(&far);
-            list.banned.insert(far);
-        });
-    };
-    let told = async { tokio::join!(read, write, put_out) };
-    let (read, written, ()) = timeout(PATIENCE, told).await.expect("in time");
+    let written = tasks.spawn(async move { writing.write_all(&vec![0; 64 << 20]).await.is_err() });
+    let (read, written) = (read.expect("room"), written.expect("room"));
+    // Until both wait: there is one thread.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    first.change_guests(|list| {
+        list.admitted.remove(&far);
+        list.banned.insert(far);
+    });
+    let told = async { tokio::join!(read, written) };
+    let (read, written) = timeout(PATIENCE, told).await.expect("in time");
+    let told = |ended: Result<Option<bool>, _>| ended.ok().flatten() == Some(true);
+    let (read, written) = (told(read), told(written));
     assert!(read && written);
 }
 
