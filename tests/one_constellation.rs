@@ -2,23 +2,10 @@
 
 mod common;
 
+use common::tunnelled::{address, own_node};
 use common::{Home, Station, author, notes, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// A relay that exchanges when asked, whose tunnels nobody finds by chance.
-const ALONE: &str = r#"
-[relay]
-listen = "127.0.0.1:0"
-[schedule]
-every = "0s"
-[tunnel]
-listen = ["/ip4/127.0.0.1/tcp/0"]
-mdns = false
-kademlia = "off"
-[kubo]
-use = "never"
-"#;
 
 fn named(name: &str, rest: &str) -> String {
     format!("[station]\nconstellation = \"{name}\"\n{rest}")
@@ -27,18 +14,6 @@ fn named(name: &str, rest: &str) -> String {
 fn invite(home: &Home) -> String {
     let invitation = home.run(&["invite", "--json"]).with_code(0).json();
     invitation["token"].as_str().expect("a token").to_owned()
-}
-
-/// Where a station may be reached.
-fn address(home: &Home) -> String {
-    let tunnels = home.run(&["tunnel", "ls", "--json"]).with_code(0).json();
-    let address = tunnels["carrier"]["addresses"][0]
-        .as_str()
-        .expect("listening");
-    format!(
-        "{address}/p2p/{}",
-        tunnels["peer_id"].as_str().expect("a PeerID")
-    )
 }
 
 fn is_halted(home: &Home) -> bool {
@@ -50,8 +25,8 @@ fn is_halted(home: &Home) -> bool {
 #[test]
 fn a_station_whose_constellation_changes_shares_nothing_until_the_captain_confirms() {
     let (one, other) = (
-        Home::with_config(&named("ours", ALONE)),
-        Home::with_config(&named("ours", ALONE)),
+        Home::with_config(&named("ours", &own_node(""))),
+        Home::with_config(&named("ours", &own_node(""))),
     );
     let running = one.start();
     let _other = other.start();
@@ -60,7 +35,7 @@ fn a_station_whose_constellation_changes_shares_nothing_until_the_captain_confir
     other.sync(&["--peer", &address(&one)], 0);
     running.stop();
 
-    one.configure(&named("theirs", ALONE));
+    one.configure(&named("theirs", &own_node("")));
     let running = one.start();
     assert!(is_halted(&one), "{}", one.status());
     let halted = one.run(&["sync"]).with_code(2);
@@ -104,8 +79,8 @@ fn a_station_without_tunnels_too_shares_nothing_once_the_constellation_is_anothe
 fn a_reload_that_names_another_constellation_stops_all_sharing_and_one_that_names_the_old_one_lets_it_go_on()
  {
     let (one, other) = (
-        Home::with_config(&named("ours", ALONE)),
-        Home::with_config(&named("ours", ALONE)),
+        Home::with_config(&named("ours", &own_node(""))),
+        Home::with_config(&named("ours", &own_node(""))),
     );
     let running = one.start();
     let _other = other.start();
@@ -114,20 +89,20 @@ fn a_reload_that_names_another_constellation_stops_all_sharing_and_one_that_name
     one.import(&notes(&author(1), 1_700_000_000, 4));
     other.sync(&["--peer", &to_one], 0);
 
-    one.configure(&named("theirs", ALONE));
+    one.configure(&named("theirs", &own_node("")));
     running.signal(Signal::HUP);
     wait_until("it is halted", || is_halted(&one));
     one.run(&["sync"]).with_code(2);
     one.run(&["invite"]).with_code(2);
     other.sync(&["--peer", &to_one], 3);
 
-    one.configure(&named("ours", ALONE));
+    one.configure(&named("ours", &own_node("")));
     running.signal(Signal::HUP);
     wait_until("it goes on", || one.status()["halted"].is_null());
     other.sync(&["--peer", &to_one], 0);
 
     // Confirmed while it runs, it needs a restart: its cards are of the old one.
-    one.configure(&named("theirs", ALONE));
+    one.configure(&named("theirs", &own_node("")));
     running.signal(Signal::HUP);
     wait_until("it is halted", || is_halted(&one));
     one.run(&["init", "--accept-constellation"]).with_code(0);
@@ -146,9 +121,9 @@ fn a_reload_that_names_another_constellation_stops_all_sharing_and_one_that_name
 #[test]
 fn a_station_is_put_out_also_while_tunnels_are_off_or_wait_for_kubo() {
     let (one, other, third) = (
-        Home::with_config(ALONE),
-        Home::with_config(ALONE),
-        Home::with_config(ALONE),
+        Home::with_config(&own_node("")),
+        Home::with_config(&own_node("")),
+        Home::with_config(&own_node("")),
     );
     let running = one.start();
     let _others: [Station<'_>; 2] = [other.start(), third.start()];
@@ -163,7 +138,7 @@ fn a_station_is_put_out_also_while_tunnels_are_off_or_wait_for_kubo() {
             .to_owned()
     };
 
-    let off = ALONE.replace("[tunnel]", "[tunnel]\nenabled = false");
+    let off = own_node("").replace("[tunnel]", "[tunnel]\nenabled = false");
     one.configure(&off);
     let running = one.start();
     one.run(&["peers", "revoke", &id(&other)]).with_code(0);
@@ -174,7 +149,7 @@ fn a_station_is_put_out_also_while_tunnels_are_off_or_wait_for_kubo() {
     running.stop();
 
     // Nobody listens there.
-    let waits = ALONE.replace(
+    let waits = own_node("").replace(
         "use = \"never\"",
         "use = \"always\"\napi = \"http://127.0.0.1:9\"",
     );
@@ -186,7 +161,7 @@ fn a_station_is_put_out_also_while_tunnels_are_off_or_wait_for_kubo() {
     // What is read again meanwhile counts when kubo answers, or is no longer waited for.
     running.stop();
 
-    one.configure(ALONE);
+    one.configure(&own_node(""));
     let _running = one.start();
     let to_one = address(&one);
     for home in [&other, &third] {

@@ -4,27 +4,14 @@ mod common;
 
 use std::time::Duration;
 
+use common::tunnelled::{address, own_node, peer_id};
 use common::{Home, Station, author, notes, wait_past, wait_within};
 
 /// What the issue of a newcomer, a restart or a revocation may take to be known everywhere.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Stations that meet on loopback, by tokens and cards alone.
-const ALONE: &str = r#"
-[relay]
-listen = "127.0.0.1:0"
-[schedule]
-every = "0s"
-[tunnel]
-listen = ["/ip4/127.0.0.1/tcp/0"]
-mdns = false
-kademlia = "off"
-[kubo]
-use = "never"
-"#;
-
 fn home(name: &str) -> Home {
-    Home::with_config(&format!("[station]\nname = \"{name}\"\n{ALONE}"))
+    Home::with_config(&format!("[station]\nname = \"{name}\"\n{}", own_node("")))
 }
 
 fn invite(home: &Home, arguments: &[&str]) -> String {
@@ -35,13 +22,6 @@ fn invite(home: &Home, arguments: &[&str]) -> String {
         .collect();
     let invitation = home.run(&all).with_code(0).json();
     invitation["token"].as_str().expect("a token").to_owned()
-}
-
-fn peer_id(home: &Home) -> String {
-    home.status()["peer_id"]
-        .as_str()
-        .expect("a PeerID")
-        .to_owned()
 }
 
 /// Stations that may enter, by name where that is known.
@@ -225,18 +205,6 @@ fn a_newcomer_is_let_in_everywhere_by_a_token_that_is_good_once_and_put_out_ever
     assert_eq!(refused["outcome"], "failed", "{refused}");
 }
 
-/// Where a station may be reached.
-fn address(home: &Home) -> String {
-    let tunnels = home.run(&["tunnel", "ls", "--json"]).with_code(0).json();
-    let address = tunnels["carrier"]["addresses"][0]
-        .as_str()
-        .expect("listening");
-    format!(
-        "{address}/p2p/{}",
-        tunnels["peer_id"].as_str().expect("a PeerID")
-    )
-}
-
 #[test]
 fn the_captains_word_counts_at_once_and_is_kept() {
     let (one, other) = (home("one"), home("other"));
@@ -287,7 +255,7 @@ fn the_captains_word_counts_at_once_and_is_kept() {
 
 #[test]
 fn a_station_that_is_found_is_met_at_once_and_not_at_the_next_hour() {
-    let hourly = ALONE.replace("every = \"0s\"", "every = \"1h\"");
+    let hourly = own_node("").replace("every = \"0s\"", "every = \"1h\"");
     let (one, other) = (Home::with_config(&hourly), home("other"));
     let _running = [one.start(), other.start()];
     other.import(&notes(&author(1), 1_700_000_000, 5));

@@ -329,7 +329,7 @@ async fn blocking<T: Send + 'static>(
 /// [`CommandError`].
 pub(super) fn carry_out_without_tunnels(
     files: &TrustFiles,
-    own: Option<PeerId>,
+    own: PeerId,
     command: TunnelCommand,
     why_none: CommandError,
 ) -> Result<Value, CommandError> {

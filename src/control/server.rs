@@ -28,6 +28,7 @@ use crate::archive::{self, Export};
 use crate::discovery::TrustFiles;
 use crate::ingest::Ingest;
 use crate::limits::HISTORY_RUNS_MAX;
+use crate::peer::PeerId;
 use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
@@ -66,7 +67,7 @@ pub struct ControlContext {
     /// Unix seconds of the next scheduled run.
     pub next_run: watch::Receiver<Option<u64>>,
     /// The PeerID that others know the station by.
-    pub known_as: watch::Receiver<String>,
+    pub known_as: watch::Receiver<PeerId>,
     /// The station's tunnels, or why there are none.
     pub tunnels: watch::Receiver<TunnelState>,
     /// Where the captain's word is kept meanwhile.
@@ -173,7 +174,7 @@ async fn get_status(
 /// [`CommandError`]: the store or the history cannot be read.
 pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandError> {
     let facts = context.facts.borrow().clone();
-    let peer_id = context.known_as.borrow().clone();
+    let peer_id = context.known_as.borrow().to_string();
     let next_run = *context.next_run.borrow();
     let halted = context.halted.borrow().clone();
     let tunnels = context.tunnels.borrow().clone();
@@ -376,7 +377,7 @@ pub async fn tunnels(
         (None, why) => CommandError::local(why.unwrap_or_default()),
     };
     let files = context.trust_files.clone();
-    let own = context.known_as.borrow().parse().ok();
+    let own = *context.known_as.borrow();
     let kept = tokio::task::spawn_blocking(move || {
         let _busy = busy;
         carry_out_without_tunnels(&files, own, command, why_none)

@@ -1,4 +1,7 @@
 //! Whether there are tunnels, and if not, why.
+//!
+//! Set by whoever starts them; read by commands and by whoever dials. Invariant: it is `Started` only when all of the tunnels
+//! is there. Deliberately absent: how tunnels are, which they say themselves.
 
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ use crate::control::{self, ControlContext, StationFacts, TunnelState};
 use crate::discovery::TrustFiles;
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
+use crate::peer::PeerId;
 use crate::random::Random;
 use crate::relay_client::Dialer;
 use crate::relay_server::RelayContext;
@@ -88,7 +89,7 @@ pub struct Station {
     /// Why nothing may be shared at present.
     halted: watch::Sender<Option<String>>,
     /// The PeerID that others know the station by.
-    known_as: watch::Sender<String>,
+    known_as: watch::Sender<PeerId>,
     /// For commands.
     tunnels: watch::Sender<TunnelState>,
     trust_files: TrustFiles,
@@ -148,7 +149,7 @@ impl Station {
         });
         let followed = found.subscribe();
         let (known_as, tunnels) = (
-            watch::Sender::new(identity.peer_id()),
+            watch::Sender::new(identity.public_key().peer_id()),
             watch::Sender::default(),
         );
         let trust_files = TrustFiles::in_folder(directory.state(), clock.clone());
@@ -276,11 +277,11 @@ impl Station {
 
     /// The PeerID that others know it by: that of kubo, where one carries its tunnels.
     pub fn peer_id(&self) -> String {
-        self.known_as.borrow().clone()
+        self.known_as.borrow().to_string()
     }
 
     /// Follows it: where kubo carries the tunnels it is known when that one answers.
-    pub fn known_as(&self) -> watch::Receiver<String> {
+    pub fn known_as(&self) -> watch::Receiver<PeerId> {
         self.known_as.subscribe()
     }
 

@@ -190,12 +190,17 @@ impl Registry {
     }
 
     fn station(&self, who: &str) -> Result<PeerId, CaptainError> {
-        let peer = station_named(who).ok_or_else(|| CaptainError::NotAStation(who.to_owned()))?;
-        if peer == self.options.own {
-            return Err(CaptainError::Ourselves);
-        }
-        Ok(peer)
+        another_station(who, self.options.own)
     }
+}
+
+/// As [`station_named`], but not ourselves.
+pub(super) fn another_station(who: &str, own: PeerId) -> Result<PeerId, CaptainError> {
+    let peer = station_named(who).ok_or_else(|| CaptainError::NotAStation(who.to_owned()))?;
+    if peer == own {
+        return Err(CaptainError::Ourselves);
+    }
+    Ok(peer)
 }
 
 /// A station by its PeerID, an address, or the public line of its OpenSSH key.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::added::{self, ADDED_MAX};
-use super::captain::{CaptainError, station_named};
+use super::captain::{CaptainError, another_station};
 use super::reports::REVOKED_HERE;
 use crate::peer::{PeerAddress, PeerId};
 use crate::time::Clock;
@@ -38,8 +38,8 @@ impl TrustFiles {
     ///
     /// # Errors
     /// [`CaptainError`].
-    pub fn allow(&self, who: &str, own: Option<PeerId>) -> Result<PeerId, CaptainError> {
-        let peer = not_ourselves(who, own)?;
+    pub fn allow(&self, who: &str, own: PeerId) -> Result<PeerId, CaptainError> {
+        let peer = another_station(who, own)?;
         let now = self.clock.unix_seconds();
         self.change_ledger(|ledger| Ok(ledger.allow(peer, None, now)?))?;
         Ok(peer)
@@ -49,8 +49,8 @@ impl TrustFiles {
     ///
     /// # Errors
     /// [`CaptainError`].
-    pub fn revoke(&self, who: &str, own: Option<PeerId>) -> Result<PeerId, CaptainError> {
-        let peer = not_ourselves(who, own)?;
+    pub fn revoke(&self, who: &str, own: PeerId) -> Result<PeerId, CaptainError> {
+        let peer = another_station(who, own)?;
         let now = self.clock.unix_seconds();
         self.change_ledger(|ledger| Ok(ledger.revoke(peer, now)?))?;
         self.change_added(|added| added.retain(|address| address.peer_id() != Some(peer)))?;
@@ -62,13 +62,9 @@ impl TrustFiles {
     ///
     /// # Errors
     /// [`CaptainError`].
-    pub fn add(
-        &self,
-        address: PeerAddress,
-        own: Option<PeerId>,
-    ) -> Result<Option<String>, CaptainError> {
+    pub fn add(&self, address: PeerAddress, own: PeerId) -> Result<Option<String>, CaptainError> {
         let peer = address.peer_id();
-        if address.peer_id().is_some() && address.peer_id() == own {
+        if peer == Some(own) {
             return Err(CaptainError::Ourselves);
         }
         let mut is_full = false;
@@ -91,10 +87,10 @@ impl TrustFiles {
     ///
     /// # Errors
     /// [`CaptainError`].
-    pub fn remove(&self, who: &str, own: Option<PeerId>) -> Result<(), CaptainError> {
+    pub fn remove(&self, who: &str, own: PeerId) -> Result<(), CaptainError> {
         let address = match who.parse::<PeerAddress>() {
             Ok(address) => address,
-            Err(_) => PeerAddress::of_station(not_ourselves(who, own)?),
+            Err(_) => PeerAddress::of_station(another_station(who, own)?),
         };
         let mut changed = self.change_added(|added| added.retain(|other| *other != address))?;
         if let Some(peer) = address.peer_id() {
@@ -135,12 +131,4 @@ impl TrustFiles {
         }
         Ok(changed)
     }
-}
-
-fn not_ourselves(who: &str, own: Option<PeerId>) -> Result<PeerId, CaptainError> {
-    let peer = station_named(who).ok_or_else(|| CaptainError::NotAStation(who.to_owned()))?;
-    if Some(peer) == own {
-        return Err(CaptainError::Ourselves);
-    }
-    Ok(peer)
 }

@@ -16,6 +16,7 @@ use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
 use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
+use crate::peer::PeerId;
 use crate::random::Random;
 use crate::time::Clock;
 
@@ -105,7 +106,7 @@ pub struct RelayContext {
     pub(super) random: Random,
     options: watch::Receiver<Arc<RelayOptions>>,
     scope: watch::Receiver<Arc<Scope>>,
-    pub(super) peer_id: watch::Receiver<String>,
+    pub(super) peer_id: watch::Receiver<PeerId>,
     pub(super) hoard: Arc<Hoard>,
     pub(super) closing: CancellationToken,
     readers: Arc<Semaphore>,
@@ -120,7 +121,7 @@ impl RelayContext {
         random: Random,
         options: watch::Receiver<Arc<RelayOptions>>,
         scope: watch::Receiver<Arc<Scope>>,
-        peer_id: watch::Receiver<String>,
+        peer_id: watch::Receiver<PeerId>,
     ) -> Self {
         // Twice the cores: a slice may wait for the disk.
         let readers = std::thread::available_parallelism()

@@ -112,7 +112,7 @@ async fn answer<B>(
         Method::GET | Method::HEAD if wants_information => respond(
             StatusCode::OK,
             "application/nostr+json",
-            information::document(&options, &context.peer_id.borrow()),
+            information::document(&options, &context.peer_id.borrow().to_string()),
         ),
         Method::GET | Method::HEAD if request.uri().path() == "/" => {
             let counted = context.read(|store| store.snapshot()?.event_count()).await;

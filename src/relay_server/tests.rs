@@ -88,7 +88,7 @@ impl Relay {
             crate::random::Random::seeded(1),
             options.subscribe(),
             scope.subscribe(),
-            watch::Sender::new("12D3KooW".to_owned()).subscribe(),
+            watch::Sender::new(crate::peer::PeerId::random()).subscribe(),
         );
         change(&mut context);
         Self {

@@ -13,6 +13,7 @@ use super::{TunnelError, TunnelStarter, blocking, settings};
 use crate::config::{Config, KuboUse};
 use crate::daemon::DataDirectory;
 use crate::limits::TUNNEL_MEMORY_BYTES_MAX;
+use crate::peer::PeerId;
 use crate::state_file;
 use crate::tasks::TaskGroup;
 use crate::tunnel::{
@@ -118,12 +119,12 @@ async fn start_kubo(
     })
 }
 
-/// The PeerID of the kubo that carried the tunnels.
-pub(super) async fn remembered_peer(directory: &DataDirectory) -> Option<String> {
+/// The PeerID of the kubo that carried the tunnels. A file that cannot be read is only a memory of what kubo says again.
+pub(super) async fn remembered_peer(directory: &DataDirectory) -> Option<PeerId> {
     let path = directory.carried_by_kubo();
     let bytes = blocking(move || std::fs::read(path)).await.ok()?;
     let remembered: CarriedByKubo = serde_json::from_slice(&bytes).ok()?;
-    Some(remembered.peer)
+    remembered.peer.parse().ok()
 }
 
 async fn remember(path: PathBuf, peer: String) {

@@ -21,6 +21,7 @@ use super::directory::DataDirectory;
 use crate::config::Config;
 use crate::control::{TunnelState, Tunnels};
 use crate::discovery::{Registry, RegistryOptions, TrustFiles};
+use crate::peer::PeerId;
 use crate::random::Random;
 use crate::relay_client::Dialer;
 use crate::services::{Inbound, RelayEntrance, Services};
@@ -178,7 +179,7 @@ pub(super) struct TunnelStarter {
     /// For commands.
     pub(super) published: watch::Sender<TunnelState>,
     /// The PeerID that others know the station by.
-    pub(super) known_as: watch::Sender<String>,
+    pub(super) known_as: watch::Sender<PeerId>,
     pub(super) trust_files: TrustFiles,
 }
 
@@ -367,7 +368,7 @@ impl TunnelStarter {
         };
         // At once: a command that makes a run right away must know with whom.
         self.found.send_replace(wiring::neighbours(&registry));
-        self.known_as.send_replace(carrier.peer_id().to_string());
+        self.known_as.send_replace(carrier.peer_id());
         self.dialer.take_carrier(carrier);
         self.say(TunnelState::Started(Arc::clone(&tunnels)));
         Ok(Start::Started(Box::new(StationTunnels {
