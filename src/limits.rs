@@ -84,6 +84,9 @@ pub const DOWNLOAD_BYTES_FIRST: usize = 256 << 10;
 pub const DOWNLOAD_BYTES_LEAST: usize = 64 << 10;
 /// A quarter of what strfry bears.
 pub const DOWNLOAD_BYTES_MAX: usize = 8 << 20;
+/// Events asked for at a time where a relay lists whole events: what most give, and far from what makes strfry drop a
+/// reader.
+pub const LISTED_AT_A_TIME: usize = 500;
 /// Size of an event before any was seen.
 pub const EVENT_BYTES_GUESSED: usize = 1_024;
 /// How often a peer is asked for one id in a pass, refusals for the moment and answers that were cut off included.
@@ -145,6 +148,8 @@ pub const ERROR_REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Ids named in a report for each peer and reason; the rest is counted.
 pub const UNRESOLVED_IDS_NAMED: usize = 100;
+/// Ranges named in a report for each peer; further ones widen the last.
+pub const GAPS_NAMED: usize = 100;
 /// Runs kept in the history.
 pub const HISTORY_RUNS_MAX: usize = 1_000;
 
@@ -177,3 +182,34 @@ pub const STATION_TASKS_MAX: usize = 32;
 pub const RUN_TASKS_MAX: usize = 64;
 /// Commands at a time on the control socket.
 pub const CONTROL_TASKS_MAX: usize = 64;
+
+/// Peers of which something is remembered between runs.
+pub const PEERS_REMEMBERED: usize = 2_000;
+/// Failures in a row after which scheduled runs leave a peer alone for a while.
+pub const RESTS_AFTER_FAILURES: u32 = 3;
+/// How long at first; twice as long after each further failure.
+pub const REST_FIRST: Duration = Duration::from_secs(30 * 60);
+/// The longest.
+pub const REST_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Attempts in a row of one exchange that achieved nothing, before it is given up.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// The pause before the second attempt; twice that before the third.
+pub const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
+/// How long it is remembered that a peer does not speak NIP-77.
+pub const WITHOUT_NIP77_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Windows: how far back a run looks at least (D9).
+pub const WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// Windows: what the last success may have missed by clocks that differ.
+pub const WINDOW_SLACK: Duration = Duration::from_secs(3600);
+/// Windows: gift wraps are dated back by up to this (NIP-59).
+pub const GIFT_WRAP_DATED_BACK: Duration = Duration::from_secs(2 * 24 * 3600);
+/// Windows: how often the whole history is read.
+pub const WHOLE_HISTORY_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Windows: events of the whole history that one run reads.
+pub const HISTORY_EVENTS_PER_RUN: usize = 20_000;
+/// Windows: authors whose profiles a run looks for besides.
+pub const PROFILES_ASKED_MAX: usize = 2_000;
+/// Authors named in one filter: 27 kB.
+pub const AUTHORS_PER_FILTER: usize = 400;
+/// Of so many events that a peer delivered at first, most are by authors that we do not share: it is asked by author.
+pub const OUTSIDE_SAMPLE: u64 = 1_000;

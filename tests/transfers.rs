@@ -18,13 +18,14 @@ use constellation::daemon::{DataDirectory, Station};
 use constellation::limits::{
     CLAIM_OVERDUE, DOWNLOAD_BYTES_MAX, UNSETTLED_BYTES_MAX, UPLOADS_FIRST,
 };
-use constellation::relay_client::Dialer;
+use constellation::random::Random;
+use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
-    Deadlines, ExchangeContext, Outcome, PeerReport, RunReport, ScopeOptions, SyncRequest,
-    exchange, plan,
+    Deadlines, ExchangeContext, Outcome, PeerReport, Remembered, RunReport, ScopeOptions,
+    SyncRequest, exchange, plan,
 };
 use constellation::time::{Clock, TimeSource};
-use constellation::transfer::{Claims, Tally};
+use constellation::transfer::{Claims, Tally, Unresolved};
 use nostr::event::Event;
 use tokio::sync::watch;
 
@@ -391,7 +392,14 @@ fn while_a_peer_does_not_give_what_it_has_nothing_is_offered_to_it() {
     assert_eq!(played.take_offered(), Vec::<String>::new());
     let peer = &report.peers[0];
     assert_eq!((peer.need, peer.have), (20, 20));
-    let left: u64 = peer.unresolved.iter().map(|left| left.count).sum();
+    let left: u64 = peer
+        .unresolved
+        .iter()
+        .map(|left| match left {
+            Unresolved::Events { count, .. } => *count,
+            Unresolved::Range(gap) => panic!("only events are left: {gap:?}"),
+        })
+        .sum();
     assert_eq!(left, 40, "{peer:#?}");
 }
 
@@ -491,6 +499,7 @@ async fn exchange_with(
     claims: &Arc<Claims>,
 ) -> (PeerReport, Tally) {
     let directory = DataDirectory::at(home.data());
+    let nostr_key = NostrKey::at(directory.nostr_key(), Random::system());
     let station = Station::open(directory, &Config::default(), store_clock)
         .await
         .expect("the station opens");
@@ -503,14 +512,23 @@ async fn exchange_with(
     let context = ExchangeContext {
         ingest: station.ingest().clone(),
         dialer: Arc::new(Dialer::new()),
+        nostr_key,
         clock: Clock::system(),
+        random: Random::system(),
         tasks: tasks.clone(),
         deadlines: PATIENT,
         claims: Arc::clone(claims),
         progress: watch::Sender::default(),
     };
     let (mut report, mut tally) = (PeerReport::new(peer), Tally::default());
-    let exchanged = exchange(&context, &planned.exchanges[0], &mut report, &mut tally);
+    let mut remembered = Remembered::default();
+    let exchanged = exchange(
+        &context,
+        &planned.exchanges[0],
+        &mut remembered,
+        &mut report,
+        &mut tally,
+    );
     Box::pin(exchanged).await;
     tasks.end().await;
     station.close().await;

@@ -12,6 +12,8 @@ use super::table::{bytes, seconds};
 use crate::control::CommandError;
 use crate::daemon::Station;
 use crate::sync::{Outcome, PeerReport, RunProgress, RunReport, SyncRequest};
+use crate::time::rfc3339;
+use crate::transfer::Unresolved;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -27,6 +29,7 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
         dms: arguments.dms,
         direction: arguments.direction,
         dry_run: arguments.dry_run,
+        scheduled: false,
     };
     let mut view = ProgressView::new(!json);
     let report = match global.access().await? {
@@ -122,6 +125,28 @@ fn print_report(report: &RunReport) -> Result<(), Failure> {
     Ok(())
 }
 
+fn left_over(left: &Unresolved) -> String {
+    match left {
+        Unresolved::Events { count, why, .. } => format!("{count} ({why})"),
+        Unresolved::Range(gap) => {
+            let time = |time: Option<u64>, open: &str| time.map_or(open.to_owned(), rfc3339);
+            let kinds = gap.kinds.as_ref().map_or("any kind".to_owned(), |kinds| {
+                let kinds: Vec<String> = kinds.iter().map(u16::to_string).collect();
+                format!("kinds {}", kinds.join(","))
+            });
+            let authors = gap.authors.as_ref().map_or(String::new(), |authors| {
+                format!(", {} authors", authors.len())
+            });
+            format!(
+                "what there is from {} to {}, {kinds}{authors} ({})",
+                time(gap.since, "the beginning"),
+                time(gap.until, "the end"),
+                gap.why
+            )
+        }
+    }
+}
+
 fn print_peer(peer: &PeerReport, dry_run: bool) -> Result<(), Failure> {
     outln!(
         "{}  {}  need {} have {}  rounds {}  {} in, {} out  {}",
@@ -155,7 +180,7 @@ fn print_peer(peer: &PeerReport, dry_run: bool) -> Result<(), Failure> {
     }
     if !dry_run {
         for left in &peer.unresolved {
-            outln!("  left over: {} ({})", left.count, left.why);
+            outln!("  left over: {}", left_over(left));
         }
     }
     Ok(())

@@ -40,6 +40,11 @@ impl DataDirectory {
         self.root.join("identity.key")
     }
 
+    /// The key by which the station says who it is to relays that ask.
+    pub fn nostr_key(&self) -> PathBuf {
+        self.root.join("nostr.key")
+    }
+
     /// To which constellation the station belongs.
     pub fn constellation(&self) -> PathBuf {
         self.state().join("constellation.json")

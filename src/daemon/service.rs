@@ -154,7 +154,11 @@ async fn make_runs(runner: Runner, due: Arc<Notify>) {
         if runner.peers().is_empty() {
             continue;
         }
-        match runner.trigger_in_turn(&SyncRequest::default()).await {
+        let request = SyncRequest {
+            scheduled: true,
+            ..SyncRequest::default()
+        };
+        match runner.trigger_in_turn(&request).await {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "the scheduled run did not take place"),
         }

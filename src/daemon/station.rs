@@ -19,7 +19,7 @@ use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::peer::PeerId;
 use crate::random::Random;
-use crate::relay_client::Dialer;
+use crate::relay_client::{Dialer, NostrKey};
 use crate::relay_server::RelayContext;
 use crate::sync::{
     FileLock, LockError, Neighbours, RunContext, Runner, Surroundings, SyncOptions, SyncRequest,
@@ -135,6 +135,7 @@ impl Station {
         let context = RunContext {
             ingest: ingest.clone(),
             dialer: Arc::new(dialer.clone()),
+            nostr_key: NostrKey::at(directory.nostr_key(), random.clone()),
             clock: clock.clone(),
             random: random.clone(),
             tasks: run_tasks.clone(),

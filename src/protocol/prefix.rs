@@ -35,6 +35,8 @@ pub enum ReasonPrefix {
     Closed,
     /// It ignores the event (NIP-01's `mute`).
     Mute,
+    /// It said that it took the event, and does not show it: ours to say, never on the wire.
+    Shadow,
     /// No reason given: a policy that does not explain itself.
     Policy,
     /// A reason that is no known prefix.
@@ -91,6 +93,7 @@ impl ReasonPrefix {
             Self::Restricted => "restricted",
             Self::Closed => "closed",
             Self::Mute => "mute",
+            Self::Shadow => "shadow",
             Self::Policy => "policy",
             Self::Other => "other",
         }
@@ -114,6 +117,7 @@ impl ReasonPrefix {
             Self::Mute => 13,
             Self::Policy => 14,
             Self::Other => 15,
+            Self::Shadow => 16,
         }
     }
 

@@ -126,6 +126,8 @@ pub struct ConversationCounters {
     pub bytes_in: u64,
     /// Bytes of messages sent.
     pub bytes_out: u64,
+    /// Bytes of the largest message sent.
+    pub largest_out: usize,
     /// Events delivered to requests.
     pub events: u64,
     /// Well-formed messages that nobody waits for (any more).
@@ -184,7 +186,8 @@ impl Conversation {
         id: [u8; 32],
         event: &str,
     ) -> Result<PendingPublication, PublishError> {
-        PendingPublication::begin(self, id, event).await
+        let text = client_message::encode_event(event);
+        PendingPublication::begin(self, id, text).await
     }
 
     /// Claims the conversation's one negentropy session until the result is dropped.
@@ -197,7 +200,31 @@ impl Conversation {
 
     /// The relay's last AUTH challenge (NIP-42).
     pub fn challenge(&self) -> Option<String> {
-        self.shared.lock().challenge.clone()
+        self.shared.challenge.borrow().clone()
+    }
+
+    /// Waits for a challenge, if none has come. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ConversationError`] if the conversation ends first; it may also end unnoticed, so wrap it in a deadline.
+    pub async fn challenged(&self) -> Result<String, ConversationError> {
+        let mut challenge = self.shared.challenge.subscribe();
+        let there = challenge.wait_for(Option::is_some).await;
+        let challenge = there.ok().and_then(|challenge| challenge.clone());
+        challenge.ok_or_else(|| self.shared.reason())
+    }
+
+    /// Queues AUTH with the signed answer to a challenge, and returns what becomes of it, as [`Self::publish`] does.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn authenticate(
+        &self,
+        id: [u8; 32],
+        answer: &str,
+    ) -> Result<PendingPublication, PublishError> {
+        let text = client_message::encode_auth(answer);
+        PendingPublication::begin(self, id, text).await
     }
 
     /// The relay's last few notices, shortened, oldest first.

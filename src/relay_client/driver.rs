@@ -12,6 +12,7 @@
 //! [`ConversationLimits::write_stall`]: super::conversation::ConversationLimits::write_stall
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,6 +146,8 @@ async fn write(
     shared: &Shared,
 ) -> Result<(), ConversationError> {
     count(&shared.counters.bytes_out, text.len());
+    let largest = &shared.counters.largest_out;
+    largest.fetch_max(text.len(), Ordering::Relaxed);
     in_time(sender.feed(text), shared).await
 }
 
@@ -248,7 +251,7 @@ async fn dispatch(message: RelayMessage<'_>, shared: &Shared) {
         }
         RelayMessage::Auth(challenge) => {
             if challenge.len() <= CHALLENGE_BYTES_MAX {
-                shared.lock().challenge = Some(challenge.into_owned());
+                shared.challenge.send_replace(Some(challenge.into_owned()));
             }
             true
         }

@@ -8,7 +8,7 @@
 //!
 //! Invariant: a peer costs a bounded amount, whatever it sends or does not send, and every waiter gets an answer
 //! or a typed error when the conversation ends. Silence is the caller's to time out.
-//! It does not verify events, does not choose what to ask, does not answer AUTH and does not reconnect.
+//! It does not verify events, does not choose what to ask, does not decide when to answer AUTH and does not reconnect.
 
 pub mod connect;
 pub mod conversation;
@@ -16,6 +16,7 @@ mod dial;
 mod driver;
 pub mod information;
 mod negotiation;
+mod nostr_key;
 mod publication;
 mod registry;
 mod request;
@@ -24,6 +25,7 @@ pub use connect::{ConnectError, ConnectOptions, connect, connect_over, dial};
 pub use conversation::{Conversation, ConversationCounters, ConversationError, ConversationLimits};
 pub use dial::{Dial, Dialer, Dialling};
 pub use negotiation::{NegReply, Negotiation, NegotiationBusy};
+pub use nostr_key::{NostrKey, NostrKeyError};
 pub use publication::{PendingPublication, Publication, PublishError};
 pub use request::{Request, RequestEnd, RequestItem};
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::conversation::{Conversation, ConversationError};
 use super::registry::About;
-use crate::protocol::{ReasonPrefix, client_message};
+use crate::protocol::ReasonPrefix;
 
 /// A relay's answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl PendingPublication {
     pub(super) async fn begin(
         conversation: &Conversation,
         id: [u8; 32],
-        event: &str,
+        text: String,
     ) -> Result<Self, PublishError> {
         let shared = &conversation.shared;
         let number = shared.next_number();
@@ -74,7 +74,6 @@ impl PendingPublication {
             number,
             answer,
         };
-        let text = client_message::encode_event(event);
         conversation
             .queue(text, About::Publication(number, id))
             .await?;

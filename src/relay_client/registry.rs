@@ -5,7 +5,7 @@
 //! The lock is held for look-ups only, never over a wait.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) closes_waiting: Notify,
     /// Counts notices.
     pub(super) notices_heard: watch::Sender<u64>,
+    /// The relay's last challenge (NIP-42).
+    pub(super) challenge: watch::Sender<Option<String>>,
     registry: Mutex<Registry>,
     request_slots: Arc<Semaphore>,
     event_bytes: Arc<Semaphore>,
@@ -39,6 +41,7 @@ pub(super) struct Shared {
 pub(super) struct Counters {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    pub(super) largest_out: AtomicUsize,
     pub(super) events: AtomicU64,
     pub(super) unsolicited: AtomicU64,
     pub(super) garbage: AtomicU64,
@@ -49,6 +52,7 @@ impl Counters {
         ConversationCounters {
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            largest_out: self.largest_out.load(Ordering::Relaxed),
             events: self.events.load(Ordering::Relaxed),
             unsolicited: self.unsolicited.load(Ordering::Relaxed),
             garbage: self.garbage.load(Ordering::Relaxed),
@@ -110,7 +114,6 @@ pub(super) struct PendingClose {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     pub(super) ended: Option<ConversationError>,
-    pub(super) challenge: Option<String>,
     pub(super) notices: VecDeque<String>,
     pub(super) negotiation: Option<NegotiationEntry>,
     requests: HashMap<u64, RequestEntry>,
@@ -126,6 +129,7 @@ impl Shared {
             counters: Counters::default(),
             closes_waiting: Notify::new(),
             notices_heard: watch::Sender::default(),
+            challenge: watch::Sender::default(),
             registry: Mutex::default(),
             request_slots: semaphore(limits.requests_max),
             event_bytes: semaphore(limits.event_bytes_queued_max),
@@ -168,11 +172,9 @@ impl Shared {
     pub(super) fn end(&self, reason: ConversationError) {
         let mut registry = self.lock();
         let notices = std::mem::take(&mut registry.notices);
-        let challenge = registry.challenge.take();
         let ended = registry.ended.take().or(Some(reason));
         let emptied = Registry {
             ended,
-            challenge,
             notices,
             ..Registry::default()
         };

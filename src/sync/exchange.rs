@@ -1,26 +1,36 @@
-//! One exchange with one peer, from connecting to an outcome: linear, every step under a deadline.
+//! One exchange with one peer, from connecting to an outcome: attempts, each linear, every step under a deadline.
 //!
-//! connect ─► reconcile and fetch what is found, then offer ─► reconcile again … (see `passes`).
-//! Gives a report in every case; a step that fails becomes a typed, labelled failure in it. Whoever cancels it (the
-//! run's deadline) finds what was achieved so far in the report it handed in. Other peers are not known here.
+//! ```text
+//! connect ─► by NIP-77: slices, each reconciled, moved, reconciled again (see `comparing`, `passes`)
+//!        └─► without: windows, listed, moved, looked for (see `windows`)
+//! ```
+//!
+//! Gives a report in every case; a step that fails becomes a typed, labelled failure in it. A connection that breaks is
+//! made again, with pauses that grow, for as long as something is achieved; what was done before stays done. Whoever
+//! cancels it (the run's deadline) finds what was achieved so far in the report it handed in. Other peers are not known
+//! here.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::comparing::Comparison;
+use super::opening::{Opened, open};
 use super::options::Deadlines;
 use super::outcome::{Failure, Outcome, PeerReport, Step};
-use super::passes::passes;
+use super::peer_memory::{Remembered, jittered};
 use super::plan::ExchangePlan;
+use super::windows::Windows;
 use crate::ingest::{Ingest, Lane};
-use crate::protocol::TextSocket;
-use crate::relay_client::information::fetch_information_over;
-use crate::relay_client::{
-    ConnectError, ConnectOptions, Conversation, ConversationLimits, Dial, connect_over,
-};
+use crate::limits::{ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, WITHOUT_NIP77_REMEMBERED};
+use crate::random::Random;
+use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
-use crate::transfer::{Claims, Learnt, PeerLimits, Pulse, Tally, Transfer, TransferProgress};
+use crate::transfer::{
+    Author, Claims, Introduction, Learnt, Pulse, Slice, Tally, Transfer, TransferError,
+    TransferProgress,
+};
 
 /// What an exchange works with.
 #[derive(Debug, Clone)]
@@ -29,8 +39,12 @@ pub struct ExchangeContext {
     pub ingest: Ingest,
     /// Opens byte streams to peers.
     pub dialer: Arc<dyn Dial>,
+    /// Who we are to peers that ask.
+    pub nostr_key: NostrKey,
     /// Time.
     pub clock: Clock,
+    /// Spreads what would else be tried at once.
+    pub random: Random,
     /// Where the conversation's task lives.
     pub tasks: TaskGroup,
     /// How long steps may take.
@@ -41,42 +55,103 @@ pub struct ExchangeContext {
     pub progress: watch::Sender<TransferProgress>,
 }
 
-/// Exchanges with one peer; writes into `report` and `tally` what comes of it, as it goes.
+/// Exchanges with one peer; writes into `report`, `tally` and `remembered` what comes of it, as it goes.
 ///
 /// Cancel safety: what was stored stays stored; `tally` then tells what was achieved, and the caller brings it into
 /// the report.
 pub async fn exchange(
     context: &ExchangeContext,
     plan: &ExchangePlan,
+    remembered: &mut Remembered,
     report: &mut PeerReport,
     tally: &mut Tally,
 ) {
-    let conversation = match open(context, plan).await {
-        Ok(opened) => opened,
-        Err(failure) => {
-            tracing::warn!(
-                peer = %plan.address,
-                step = "connect",
-                reason = %failure.reason,
-                "exchange failed: {}",
-                failure.detail
-            );
-            report.outcome = Outcome::Failed;
-            report.error = Some(failure);
+    let started = context.clock.unix_seconds();
+    let mut way = None;
+    let mut in_vain = 0;
+    loop {
+        let before = (tally.stored, tally.uploaded, tally.downloaded);
+        let failed = match attempt(context, plan, &mut way, remembered, report, tally).await {
+            Ok(outcome) => {
+                report.outcome = outcome;
+                report.error = None;
+                if outcome == Outcome::Converged && !plan.dry_run {
+                    remembered.last_success = Some(started);
+                }
+                return;
+            }
+            Err(failed) => failed,
+        };
+        tracing::warn!(
+            peer = %plan.address, step = ?failed.failure.step, reason = %failed.failure.reason,
+            "exchange failed: {}", failed.failure.detail
+        );
+        let achieved = tally.stored > 0 || tally.uploaded > 0;
+        report.outcome = if achieved {
+            Outcome::Partial
+        } else {
+            Outcome::Failed
+        };
+        report.error = Some(failed.failure);
+        in_vain = if before == (tally.stored, tally.uploaded, tally.downloaded) {
+            in_vain + 1
+        } else {
+            1
+        };
+        if !failed.is_transient || in_vain >= ATTEMPTS_MAX {
             return;
         }
-    };
-    let transfer = Transfer {
-        conversation: conversation.conversation,
+        // Until it has ended otherwise, it is cut off by whoever's time is up.
+        report.outcome = Outcome::Deadline;
+        let pause = ATTEMPT_PAUSE * (1 << in_vain.saturating_sub(1));
+        tokio::time::sleep(jittered(pause, &context.random)).await;
+    }
+}
+
+/// Why an attempt failed, and whether another one may help.
+struct FailedAttempt {
+    failure: Failure,
+    is_transient: bool,
+}
+
+/// By which way the sets are made equal, and how far that is.
+enum Way {
+    Comparing(Comparison),
+    Windows(Windows),
+}
+
+async fn attempt(
+    context: &ExchangeContext,
+    plan: &ExchangePlan,
+    way: &mut Option<Way>,
+    remembered: &mut Remembered,
+    report: &mut PeerReport,
+    tally: &mut Tally,
+) -> Result<Outcome, FailedAttempt> {
+    report.step = Step::Connect;
+    let opened = open(context, plan, remembered).await;
+    let Opened {
+        conversation,
+        limits,
+    } = opened.map_err(|failed| FailedAttempt {
+        failure: failed.failure,
+        is_transient: failed.is_transient,
+    })?;
+    remembered.was_reached(context.clock.unix_seconds());
+    let mut transfer = Transfer {
+        conversation,
         ingest: context.ingest.clone(),
         source: context.ingest.source(Lane::Bulk),
         peer: plan.address.as_str().to_owned(),
         scope: plan.scope.clone(),
         fetches: plan.direction.is_down() && !plan.dry_run,
         offers: plan.direction.is_up() && !plan.dry_run,
-        since: plan.since,
-        until: plan.until,
-        limits: conversation.limits,
+        slice: whole(plan),
+        introduction: Arc::new(Introduction::new(
+            context.nostr_key.clone(),
+            plan.address.url().clone(),
+        )),
+        limits,
         learnt: Learnt::default(),
         claims: Arc::clone(&context.claims),
         pulse: Arc::new(Pulse::default()),
@@ -84,94 +159,171 @@ pub async fn exchange(
         clock: context.clock.clone(),
         progress: context.progress.clone(),
     };
-    let ended = {
-        let counted = CountsBytes {
-            conversation: &transfer.conversation,
-            report: &mut *report,
-        };
-        passes(&transfer, plan, counted.report, tally).await
+    let counted = CountsBytes {
+        conversation: transfer.conversation.clone(),
+        report: &mut *report,
     };
-    match ended {
-        Ok(outcome) => report.outcome = outcome,
-        Err((step, error)) => {
-            let achieved = tally.stored > 0 || tally.uploaded > 0;
-            report.outcome = if achieved {
-                Outcome::Partial
-            } else {
-                Outcome::Failed
-            };
-            tracing::warn!(
-                peer = %plan.address, ?step, reason = error.label(), "exchange failed: {error}"
-            );
-            report.error = Some(Failure {
+    let ended = make_equal(&mut transfer, plan, way, remembered, counted.report, tally).await;
+    drop(counted);
+    ended.map_err(|(step, error)| {
+        learn(remembered, &transfer, &error);
+        FailedAttempt {
+            is_transient: is_transient(&error),
+            failure: Failure {
                 step,
                 reason: error.label().to_owned(),
                 detail: error.to_string(),
-            });
+            },
+        }
+    })
+}
+
+fn whole(plan: &ExchangePlan) -> Slice {
+    Slice {
+        since: plan.since,
+        until: plan.until,
+        ..Slice::of_kinds(plan.scope.kinds.clone())
+    }
+}
+
+/// Whether a new connection may get further.
+fn is_transient(error: &TransferError) -> bool {
+    use crate::relay_client::ConversationError;
+    matches!(
+        error,
+        TransferError::Conversation(
+            ConversationError::Closed
+                | ConversationError::Lost(_)
+                | ConversationError::WriteStalled
+        )
+    )
+}
+
+/// A connection that ends right after something large was sent may have ended for that: smaller messages the next time.
+fn learn(remembered: &mut Remembered, transfer: &Transfer, error: &TransferError) {
+    if !is_transient(error) {
+        return;
+    }
+    let smaller = transfer.limits.messages_half_as_large();
+    let largest = transfer.conversation.counters().largest_out;
+    if let Some(smaller) = smaller
+        && largest > smaller
+    {
+        remembered.message_bytes_max = Some(smaller);
+    }
+}
+
+async fn make_equal(
+    transfer: &mut Transfer,
+    plan: &ExchangePlan,
+    way: &mut Option<Way>,
+    remembered: &mut Remembered,
+    report: &mut PeerReport,
+    tally: &mut Tally,
+) -> Result<Outcome, (Step, TransferError)> {
+    let now = transfer.clock.unix_seconds();
+    loop {
+        match way {
+            None => *way = Some(first_way(transfer, plan, remembered, now)),
+            Some(Way::Windows(windows)) => {
+                report.method = "windows".to_owned();
+                return windows
+                    .go_on(transfer, plan, remembered, report, tally)
+                    .await;
+            }
+            Some(Way::Comparing(comparison)) => {
+                let (step, error) = match comparison.go_on(transfer, plan, report, tally).await {
+                    Ok(outcome) => {
+                        remembered.without_nip77_since = None;
+                        return Ok(outcome);
+                    }
+                    Err(failed) => failed,
+                };
+                *way = match error {
+                    TransferError::MostlyOutside { .. } if !remembered.asked_by_author => {
+                        remembered.asked_by_author = true;
+                        tally.begin_slice();
+                        let authors = author_lists(transfer, plan, remembered);
+                        Some(Way::Comparing(Comparison::of(&whole(plan), authors)))
+                    }
+                    error if speaks_no_nip77(&error, step, report) => {
+                        tracing::info!(peer = %plan.address, %error, "it is read by windows");
+                        remembered.without_nip77_since = Some(now);
+                        Some(windows(transfer, plan, remembered, now))
+                    }
+                    error => return Err((step, error)),
+                };
+            }
         }
     }
 }
 
-/// Brings the bytes into the report however the exchange ends, also when it is cut off.
+fn first_way(
+    transfer: &Transfer,
+    plan: &ExchangePlan,
+    remembered: &mut Remembered,
+    now: u64,
+) -> Way {
+    let is_without = remembered
+        .without_nip77_since
+        .is_some_and(|since| now.saturating_sub(since) < WITHOUT_NIP77_REMEMBERED.as_secs());
+    if is_without {
+        return windows(transfer, plan, remembered, now);
+    }
+    let authors = author_lists(transfer, plan, remembered);
+    Way::Comparing(Comparison::of(&whole(plan), authors))
+}
+
+fn windows(transfer: &Transfer, plan: &ExchangePlan, remembered: &Remembered, now: u64) -> Way {
+    // Whole events are listed: those of others would come every time.
+    let authors = lists_of(transfer, plan);
+    Way::Windows(Windows::of(plan, remembered, &authors, now))
+}
+
+/// The authors that the peer is asked for, as many as go into a filter at a time; none where all are listed (D18).
+fn author_lists(
+    transfer: &Transfer,
+    plan: &ExchangePlan,
+    remembered: &Remembered,
+) -> Vec<Arc<[Author]>> {
+    if transfer.limits.is_station && !remembered.asked_by_author {
+        return Vec::new();
+    }
+    lists_of(transfer, plan)
+}
+
+fn lists_of(transfer: &Transfer, plan: &ExchangePlan) -> Vec<Arc<[Author]>> {
+    let Some(authors) = &plan.scope.authors else {
+        return Vec::new();
+    };
+    let mut authors: Vec<Author> = authors.iter().copied().collect();
+    authors.sort_unstable();
+    let together = transfer.limits.authors_per_filter(AUTHORS_PER_FILTER);
+    authors.chunks(together).map(Arc::from).collect()
+}
+
+/// Whether this is how a relay without NIP-77 answers: an error, a notice, silence, another version, or by hanging up.
+fn speaks_no_nip77(error: &TransferError, step: Step, report: &PeerReport) -> bool {
+    let at_first = step == Step::Reconcile && report.rounds == 0;
+    match error {
+        TransferError::NoNip77(_) => true,
+        TransferError::Refused(_) | TransferError::Timeout | TransferError::UnknownVersion(_) => {
+            at_first
+        }
+        _ => false,
+    }
+}
+
+/// Brings the bytes into the report however the attempt ends, also when it is cut off.
 struct CountsBytes<'e> {
-    conversation: &'e Conversation,
+    conversation: Conversation,
     report: &'e mut PeerReport,
 }
 
 impl Drop for CountsBytes<'_> {
     fn drop(&mut self) {
         let counters = self.conversation.counters();
-        (self.report.bytes_in, self.report.bytes_out) = (counters.bytes_in, counters.bytes_out);
+        self.report.bytes_in += counters.bytes_in;
+        self.report.bytes_out += counters.bytes_out;
     }
-}
-
-struct Opened {
-    conversation: Conversation,
-    limits: PeerLimits,
-}
-
-async fn open(context: &ExchangeContext, plan: &ExchangePlan) -> Result<Opened, Failure> {
-    let options = ConnectOptions {
-        deadline: context.deadlines.connect,
-        ..ConnectOptions::default()
-    };
-    let (url, deadline) = (plan.address.url(), context.deadlines.connect);
-    let socket = async {
-        let stream = context.dialer.dial(&plan.address, deadline).await?;
-        connect_over(stream, url, &options).await
-    };
-    // What the peer says of itself is a hint: it is asked for at the same time, and never waited for longer.
-    let information = async {
-        let stream = context.dialer.dial(&plan.address, deadline).await.ok()?;
-        fetch_information_over(stream, url, deadline).await
-    };
-    let information = tokio::time::timeout(deadline, Box::pin(information));
-    let (socket, information) = tokio::join!(within(deadline, socket), information);
-    let information = information.ok().flatten();
-    let failure = |reason: &str, detail: String| Failure {
-        step: Step::Connect,
-        reason: reason.to_owned(),
-        detail,
-    };
-    let socket = socket.map_err(|error| failure(error.label(), error.to_string()))?;
-    let limits = PeerLimits::of(information.as_ref());
-    let bounds = ConversationLimits {
-        requests_max: limits.requests_max,
-        ..ConversationLimits::default()
-    };
-    let conversation = Conversation::start(socket, bounds, &context.tasks)
-        .map_err(|error| failure("busy", error.to_string()))?;
-    Ok(Opened {
-        conversation,
-        limits,
-    })
-}
-
-async fn within(
-    deadline: std::time::Duration,
-    socket: impl Future<Output = Result<TextSocket, ConnectError>>,
-) -> Result<TextSocket, ConnectError> {
-    tokio::time::timeout(deadline, Box::pin(socket))
-        .await
-        .map_err(|_| ConnectError::Timeout)?
 }

@@ -9,15 +9,19 @@
 //! outcome; "converged" is said only of sets whose fingerprints were compared after the last transfer.
 //! Deliberately absent: when to run (the daemon's), how to show it (the CLI's), the configuration file.
 
+mod comparing;
 mod exchange;
 mod history;
 mod lock;
+mod opening;
 mod options;
 mod outcome;
 mod passes;
+mod peer_memory;
 mod plan;
 mod run;
 mod runner;
+mod windows;
 
 pub use exchange::{ExchangeContext, exchange};
 pub use history::{History, HistoryError};
@@ -26,6 +30,7 @@ pub use options::{
     DEFAULT_KINDS, Deadlines, KindsSpec, PRIVATE_KINDS, PeerOptions, ScopeOptions, SyncRequest,
 };
 pub use outcome::{Failure, Outcome, PeerReport, RunReport, Step, Totals};
+pub use peer_memory::{HistoryRead, PeerMemory, Remembered};
 pub use plan::{ExchangePlan, PlanError, RunPlan, plan};
 pub use run::{PeerProgress, RunContext, RunError, RunProgress, run};
 pub use runner::{Neighbours, Runner, Surroundings, SyncOptions, TriggerError};

@@ -148,6 +148,8 @@ pub struct SyncRequest {
     pub direction: Option<Direction>,
     /// Compare only, move nothing.
     pub dry_run: bool,
+    /// It is due, but nobody asked for it.
+    pub scheduled: bool,
 }
 
 /// How long things may take.

@@ -280,8 +280,11 @@ impl RunReport {
         if all(Outcome::Converged) {
             Outcome::Converged
         } else if peers.iter().all(|peer| {
-            // A peer whose own time was up: the run itself was in time.
-            matches!(peer.outcome, Outcome::Failed | Outcome::Deadline)
+            // A peer whose own time was up, or that was left alone: the run itself was in time.
+            matches!(
+                peer.outcome,
+                Outcome::Failed | Outcome::Deadline | Outcome::Skipped
+            )
         }) {
             Outcome::Failed
         } else {

@@ -1,4 +1,4 @@
-//! The passes of one exchange: look, move, look again, until the sets are equal or nothing moves any more.
+//! The passes over one slice of an exchange: look, move, look again, until the sets are equal or nothing moves any more.
 //!
 //! The first pass looks and moves at the same time. Every later one looks first: what the last one left over is not
 //! moved again over and over. While other exchanges of the run bring what this peer lacks, later passes wait for them,
@@ -14,10 +14,58 @@ use super::plan::ExchangePlan;
 use crate::limits::{OTHERS_AWAITED, RECONCILE_PASSES_MAX};
 use crate::transfer::{self, Failed, Findings, Part, Reconciled, Tally, Transfer, TransferError};
 
+/// What the slices before came to: the report has the sums of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Sums {
+    need: u64,
+    have: u64,
+    need_after: u64,
+    have_after: u64,
+    /// What had been fetched and offered by then.
+    fetched: u64,
+    offered: u64,
+}
+
+impl Sums {
+    /// With a slice that has ended.
+    pub(super) fn after(report: &PeerReport, tally: &Tally) -> Self {
+        let (fetched, offered) = moved(tally);
+        Self {
+            need: report.need,
+            have: report.have,
+            need_after: report.need_after.unwrap_or(0),
+            have_after: report.have_after.unwrap_or(0),
+            fetched,
+            offered,
+        }
+    }
+}
+
+impl Sums {
+    /// What was found before this slice, and what was moved of this slice so far.
+    fn with_moved(&self, tally: &Tally) -> (u64, u64) {
+        let (fetched, offered) = moved(tally);
+        (
+            self.need + fetched.saturating_sub(self.fetched),
+            self.have + offered.saturating_sub(self.offered),
+        )
+    }
+}
+
+/// What was fetched and offered so far.
+fn moved(tally: &Tally) -> (u64, u64) {
+    let refused: u64 = tally.refused_by_peer.values().sum();
+    (
+        tally.downloaded + tally.brought_by_others,
+        tally.uploaded + refused,
+    )
+}
+
 /// Reconciles and transfers until nothing is left, or nothing moves any more.
 pub(super) async fn passes(
     transfer: &Transfer,
     plan: &ExchangePlan,
+    sums: &Sums,
     report: &mut PeerReport,
     tally: &mut Tally,
 ) -> Result<Outcome, (Step, TransferError)> {
@@ -39,7 +87,13 @@ pub(super) async fn passes(
         let findings = Findings::default();
         let moves_at_once = pass == 0 && !plan.dry_run;
         let found = {
-            let counted = Counted::new(transfer, report, &findings, tally, !seen_to_the_end);
+            let counted = Counted {
+                transfer,
+                findings: &findings,
+                before: sums.with_moved(tally),
+                counts: !seen_to_the_end,
+                report: &mut *report,
+            };
             let looked = if moves_at_once {
                 transfer::look_and_move(transfer, &findings, tally)
                     .await
@@ -52,7 +106,8 @@ pub(super) async fn passes(
             counted.end(looked)?
         };
         seen_to_the_end |= found.complete;
-        (report.need_after, report.have_after) = (Some(found.need), Some(found.have));
+        report.need_after = Some(sums.need_after + found.need);
+        report.have_after = Some(sums.have_after + found.have);
         if is_settled(plan, &found) {
             // What this peer did not deliver came from another one, and what it did not take it has.
             tally.clear_unresolved();
@@ -108,30 +163,12 @@ struct Counted<'e> {
     transfer: &'e Transfer,
     report: &'e mut PeerReport,
     findings: &'e Findings,
-    need_before: u64,
-    have_before: u64,
+    /// What was found in other slices, or moved of this one before.
+    before: (u64, u64),
     counts: bool,
 }
 
-impl<'e> Counted<'e> {
-    fn new(
-        transfer: &'e Transfer,
-        report: &'e mut PeerReport,
-        findings: &'e Findings,
-        moved: &Tally,
-        counts: bool,
-    ) -> Self {
-        let refused: u64 = moved.refused_by_peer.values().sum();
-        Self {
-            transfer,
-            report,
-            findings,
-            need_before: moved.downloaded + moved.brought_by_others,
-            have_before: moved.uploaded + refused,
-            counts,
-        }
-    }
-
+impl Counted<'_> {
     fn end<E>(mut self, looked: Result<Reconciled, E>) -> Result<Reconciled, E> {
         if let Ok(found) = &looked {
             self.count(found.need, found.have);
@@ -142,8 +179,8 @@ impl<'e> Counted<'e> {
 
     fn count(&mut self, need: u64, have: u64) {
         if self.counts {
-            self.report.need = self.need_before + need;
-            self.report.have = self.have_before + have;
+            self.report.need = self.before.0 + need;
+            self.report.have = self.before.1 + have;
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct ExchangePlan {
     pub since: Option<u64>,
     /// Unix seconds of the newest event.
     pub until: Option<u64>,
+    /// Nothing special was asked for: where the whole history cannot be compared, windows are chosen (D9).
+    pub is_automatic: bool,
     /// Compare only.
     pub dry_run: bool,
 }
@@ -31,6 +33,8 @@ pub struct RunPlan {
     pub exchanges: Vec<ExchangePlan>,
     /// Compare only.
     pub dry_run: bool,
+    /// Nobody asked for it: peers that rest are left alone.
+    pub is_scheduled: bool,
     /// How long it may take.
     pub deadlines: Deadlines,
 }
@@ -104,6 +108,7 @@ pub fn plan(
             }),
             since,
             until,
+            is_automatic: !request.full && request.days.is_none() && (since, until) == (None, None),
             dry_run: request.dry_run,
         });
     }
@@ -113,6 +118,7 @@ pub fn plan(
     Ok(RunPlan {
         exchanges,
         dry_run: request.dry_run,
+        is_scheduled: request.scheduled,
         deadlines,
     })
 }

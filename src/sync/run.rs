@@ -14,13 +14,14 @@ use tokio::sync::{Semaphore, watch};
 use super::exchange::{ExchangeContext, exchange};
 use super::history::{History, HistoryError};
 use super::lock::{FileLock, LockError};
-use super::outcome::{Failure, Outcome, PeerReport, RunReport};
+use super::outcome::{Failure, Outcome, PeerReport, RunReport, Step};
+use super::peer_memory::{PeerMemory, Remembered};
 use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
 use crate::limits::EXCHANGES_AT_ONCE;
 use crate::protocol::hex;
 use crate::random::Random;
-use crate::relay_client::Dial;
+use crate::relay_client::{Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
 use crate::transfer::{Claims, Tally, TransferProgress};
@@ -46,6 +47,9 @@ pub enum RunError {
     /// The history.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// What is remembered of peers.
+    #[error("cannot remember how peers are asked: {0}")]
+    Memory(std::io::Error),
 }
 
 /// What runs are made with.
@@ -55,6 +59,8 @@ pub struct RunContext {
     pub ingest: Ingest,
     /// Opens byte streams to peers.
     pub dialer: Arc<dyn Dial>,
+    /// Who the station is to relays that ask.
+    pub nostr_key: NostrKey,
     /// Time.
     pub clock: Clock,
     /// Names runs.
@@ -86,10 +92,16 @@ pub async fn run(
     };
     let history = History::in_folder(state);
     let successes = history.last_successes()?;
+    let mut memory = {
+        let state = state.clone();
+        tokio::task::spawn_blocking(move || PeerMemory::load(&state))
+            .await
+            .map_err(|error| RunError::Memory(error.into()))?
+    };
     let mut exchanges: Vec<Exchange> = plan
         .exchanges
         .iter()
-        .map(|plan| Exchange::new(plan.clone()))
+        .map(|plan| Exchange::new(plan.clone(), memory.of(plan.address.as_str())))
         .collect();
     announce(exchanges.iter().map(Exchange::progress).collect());
 
@@ -102,6 +114,9 @@ pub async fn run(
     let all = async move { while all.next().await.is_some() {} };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
     let in_time = tokio::time::timeout(plan.deadlines.run, all).await.is_ok();
+    for exchange in &mut exchanges {
+        exchange.remember(&mut memory, context, &plan);
+    }
     let mut peers: Vec<PeerReport> = exchanges.into_iter().map(Exchange::into_report).collect();
     for peer in &mut peers {
         peer.lag_s = match peer.outcome {
@@ -130,6 +145,9 @@ pub async fn run(
         uploaded = report.totals.uploaded, duration_ms = report.duration_ms, "run ended"
     );
     history.append(&report)?;
+    let saving = tokio::task::spawn_blocking(move || memory.save());
+    let saved = saving.await.map_err(std::io::Error::from);
+    saved.flatten().map_err(RunError::Memory)?;
     Ok(report)
 }
 
@@ -162,16 +180,18 @@ struct Exchange {
     plan: ExchangePlan,
     report: PeerReport,
     tally: Tally,
+    remembered: Remembered,
     progress: watch::Sender<TransferProgress>,
 }
 
 impl Exchange {
-    fn new(plan: ExchangePlan) -> Self {
+    fn new(plan: ExchangePlan, remembered: Remembered) -> Self {
         let report = PeerReport::new(plan.address.as_str());
         Self {
             plan,
             report,
             tally: Tally::default(),
+            remembered,
             progress: watch::Sender::default(),
         }
     }
@@ -190,6 +210,38 @@ impl Exchange {
         report
     }
 
+    /// What the next run is to know of the peer. A peer that was not reached rests after some times.
+    fn remember(&mut self, memory: &mut PeerMemory, context: &RunContext, plan: &RunPlan) {
+        if plan.dry_run || self.report.outcome == Outcome::Skipped {
+            return;
+        }
+        if !self.report.was_reached() {
+            let now = context.clock.unix_seconds();
+            self.remembered.was_missed(now, &context.random);
+        }
+        memory.put(self.plan.address.as_str(), self.remembered.clone());
+    }
+
+    /// Says so in the report if the peer is left alone by this run.
+    fn rests(&mut self, context: &RunContext, plan: &RunPlan) -> bool {
+        let now = context.clock.unix_seconds();
+        let until = self.remembered.rests_until.filter(|until| *until > now);
+        let Some(until) = until.filter(|_| plan.is_scheduled) else {
+            return false;
+        };
+        self.report.outcome = Outcome::Skipped;
+        self.report.error = Some(Failure {
+            step: Step::Connect,
+            reason: "rests".to_owned(),
+            detail: format!(
+                "not tried: it was not reached {} times in a row; it is tried again at {}, or when you ask for it",
+                self.remembered.failures,
+                rfc3339(until)
+            ),
+        });
+        true
+    }
+
     fn progress(&self) -> PeerProgress {
         PeerProgress {
             address: self.plan.address.to_string(),
@@ -204,23 +256,34 @@ impl Exchange {
         places: &Semaphore,
         claims: &Arc<Claims>,
     ) {
+        if self.rests(run, plan) {
+            return;
+        }
         // Nobody closes it: waiting for a place cannot fail, and without one the report stays as it began.
         let Ok(_place) = places.acquire().await else {
             return;
         };
-        // One task for the conversation, one to spare while the last one ends.
+        // One task for the conversation, the others to spare while those of earlier attempts end.
         let started = run.clock.monotonic();
-        let group = run.tasks.child(2);
+        let group = run.tasks.child(4);
         let context = ExchangeContext {
             ingest: run.ingest.clone(),
             dialer: Arc::clone(&run.dialer),
+            nostr_key: run.nostr_key.clone(),
             clock: run.clock.clone(),
+            random: run.random.clone(),
             tasks: group.clone(),
             deadlines: plan.deadlines,
             claims: Arc::clone(claims),
             progress: self.progress.clone(),
         };
-        let exchanged = exchange(&context, &self.plan, &mut self.report, &mut self.tally);
+        let exchanged = exchange(
+            &context,
+            &self.plan,
+            &mut self.remembered,
+            &mut self.report,
+            &mut self.tally,
+        );
         if tokio::time::timeout(plan.deadlines.exchange, Box::pin(exchanged))
             .await
             .is_err()

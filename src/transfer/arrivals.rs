@@ -71,7 +71,7 @@ impl Arrival {
 }
 
 impl Claimed {
-    fn by(event: &UnverifiedEvent) -> Self {
+    pub(super) fn by(event: &UnverifiedEvent) -> Self {
         Self {
             key: event.canonical_key(),
             kind: Some(event.kind()),

@@ -32,6 +32,8 @@ pub(super) struct Asked {
     pub(super) missing: HashMap<[u8; 32], u8>,
     pub(super) ids: Vec<[u8; 32]>,
     request: Option<Request>,
+    /// The peer was told who we are after it had refused this.
+    introduced: bool,
     withdrawn: CancellationToken,
 }
 
@@ -64,6 +66,7 @@ impl Asked {
                 .collect(),
             ids: wanted.iter().map(|wanted| wanted.id).collect(),
             request: None,
+            introduced: false,
             withdrawn,
         }
     }
@@ -95,9 +98,13 @@ impl Asked {
         let request = match self.request.as_mut() {
             Some(request) => request,
             None => {
-                let request = transfer
-                    .in_time(transfer.conversation.fetch(&self.ids))
-                    .await?;
+                let ids: Vec<[u8; 32]> = self
+                    .ids
+                    .iter()
+                    .filter(|id| self.missing.contains_key(*id))
+                    .copied()
+                    .collect();
+                let request = transfer.in_time(transfer.conversation.fetch(&ids)).await?;
                 self.request.insert(request)
             }
         };
@@ -105,10 +112,20 @@ impl Asked {
             let end = request.next_batch(events, EVENTS_PER_BATCH).await?;
             Ok::<_, ConversationError>(end)
         };
-        Ok(transfer.answered(next).await?.map(|end| match end {
-            RequestEnd::EndOfStored => End::Whole,
-            RequestEnd::Closed { prefix, text } => End::Closed { prefix, text },
-        }))
+        let end = match transfer.answered(next).await? {
+            None => return Ok(None),
+            Some(RequestEnd::EndOfStored) => return Ok(Some(End::Whole)),
+            Some(RequestEnd::Closed { prefix, text }) => End::Closed { prefix, text },
+        };
+        if matches!(end, End::Closed { prefix, .. } if prefix == ReasonPrefix::AuthRequired)
+            && !std::mem::replace(&mut self.introduced, true)
+            && transfer.authenticate().await?
+        {
+            // Asked again by the next call, for what is missing then.
+            self.request = None;
+            return Ok(None);
+        }
+        Ok(Some(end))
     }
 
     /// Ids whose events have come.

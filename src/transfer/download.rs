@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use constellation_event::Rejection;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -31,7 +32,7 @@ use super::asking::{Asking, Complaint};
 use super::intake::Intake;
 use super::lots::{LookedUp, Lots};
 use super::{Findings, Tally, Transfer, TransferError};
-use crate::limits::{ASKED_MAX, MORE_COMES_WITHIN, NOTICED_PATIENCE};
+use crate::limits::{ASKED_MAX, MORE_COMES_WITHIN, NOTICED_PATIENCE, OUTSIDE_SAMPLE};
 use crate::protocol::ReasonPrefix;
 
 /// What a download leaves.
@@ -69,6 +70,8 @@ pub(super) async fn download(
         last_heard: Instant::now(),
         fetched: Fetched::Whole,
         under_way: 0,
+        given_out: 0,
+        sampled: transfer.scope.authors.is_none() || transfer.slice.authors.is_some(),
         intake: Intake::new(transfer, tally),
     };
     let ended = download.run(stop).await;
@@ -97,6 +100,10 @@ struct Download<'t, 'c> {
     fetched: Fetched,
     /// Ids asked for whose events have not come.
     under_way: usize,
+    /// Ids asked for so far.
+    given_out: u64,
+    /// It is known, or does not matter, whether most of what the peer lists is by authors that we share.
+    sampled: bool,
     intake: Intake<'t, 'c>,
 }
 
@@ -120,6 +127,7 @@ impl Download<'_, '_> {
             if self.asking.gives_up() {
                 self.give_up_rest();
             }
+            self.judge_sample()?;
             self.ask(now);
             self.intake.expect_more(
                 !self.requests.is_empty()
@@ -179,6 +187,27 @@ impl Download<'_, '_> {
             && self.intake.is_settled()
     }
 
+    /// Once the first events are judged: where most are by authors that we do not share, the peer is better asked by
+    /// author (D18).
+    fn judge_sample(&mut self) -> Result<(), TransferError> {
+        let is_judged = self.given_out >= OUTSIDE_SAMPLE
+            && self.requests.is_empty()
+            && self.intake.is_settled();
+        if self.sampled || !is_judged {
+            return Ok(());
+        }
+        self.sampled = true;
+        let tally = self.intake.tally();
+        let delivered = tally.downloaded;
+        let outside = tally.rejected.get(&Rejection::OutOfScope).copied();
+        match outside.unwrap_or(0) {
+            outside if outside * 2 > delivered => {
+                Err(TransferError::MostlyOutside { outside, delivered })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn make_ready(&mut self, looked_up: LookedUp) {
         let (known, entries) = self.lots.make_ready(looked_up);
         let count = known.len() as u64;
@@ -207,13 +236,19 @@ impl Download<'_, '_> {
         if self.asking.paused_until(now).is_some() || self.intake.is_behind() {
             return;
         }
+        if !self.sampled && self.given_out >= OUTSIDE_SAMPLE {
+            return;
+        }
         let waiting = self.under_way + self.lots.ready();
         let room = self.asking.ids().saturating_sub(waiting);
         let room = if waiting == 0 { room.max(1) } else { room };
         self.lots.prepare(self.intake.claimant(), room, now);
         // Few large requests: some relays count them.
         let least = self.asking.ids_per_request().min(self.asking.ids() / 2);
-        while self.lots.ready() > 0 && self.open.len() < self.asking.requests() {
+        while self.lots.ready() > 0
+            && self.open.len() < self.asking.requests()
+            && (self.sampled || self.given_out < OUTSIDE_SAMPLE)
+        {
             let count = self.asking.ids_per_request().min(self.lots.ready());
             let count = if self.open.is_empty() {
                 count.min(self.asking.ids())
@@ -228,6 +263,7 @@ impl Download<'_, '_> {
             if wanted.is_empty() {
                 continue;
             }
+            self.given_out += wanted.len() as u64;
             let count = wanted.len();
             self.requests_made += 1;
             self.under_way += count;

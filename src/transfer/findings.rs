@@ -46,6 +46,13 @@ impl Findings {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// These are never to be offered.
+    pub fn leave_out<'i>(&self, ids: impl IntoIterator<Item = &'i [u8; 32]>) {
+        let mut lists = self.lists();
+        let Lists { seen, hasher, .. } = &mut *lists;
+        seen.extend(ids.into_iter().map(|id| hasher.hash_one((1, *id))));
+    }
+
     /// Drops from `need` and `have` what was reported before, in this call or an earlier one.
     pub(super) fn keep_new(&self, need: &mut Vec<[u8; 32]>, have: &mut Vec<Item>) {
         let mut lists = self.lists();
@@ -70,7 +77,7 @@ impl Findings {
     }
 
     /// Says that nothing more will be found, and whether the sets were compared to the end.
-    pub(super) fn finish(&self, complete: bool) {
+    pub fn finish(&self, complete: bool) {
         self.lists().seen = HashSet::new();
         self.found
             .send_modify(|found| (found.over, found.complete) = (true, complete));

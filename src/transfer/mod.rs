@@ -15,6 +15,7 @@
 mod arrivals;
 mod asked;
 mod asking;
+mod authentication;
 mod claims;
 #[cfg(test)]
 mod claims_tests;
@@ -25,24 +26,25 @@ mod known;
 mod lots;
 mod memory;
 mod moving;
+mod own;
 mod peer_limits;
 mod progress;
 mod pulse;
 mod reconcile;
+mod slice;
 mod tally;
 mod upload;
 mod window;
+pub mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use constellation_eventstore::{KindSet, SetScope};
-use nostr::event::Kind;
 use nostr::filter::Filter;
-use nostr::types::Timestamp;
 use tokio::sync::watch;
 
 pub use asking::Learnt;
+pub use authentication::Introduction;
 pub use claims::{Claimant, Claims};
 pub use findings::{Findings, Found};
 pub use moving::{Failed, Part, look_and_move, move_found};
@@ -50,7 +52,8 @@ pub use peer_limits::PeerLimits;
 pub use progress::TransferProgress;
 pub use pulse::Pulse;
 pub use reconcile::{Reconciled, reconcile};
-pub use tally::{Tally, Unresolved};
+pub use slice::{Author, Slice};
+pub use tally::{Gap, Tally, Unresolved};
 
 use crate::ingest::{Ingest, IngestError, Scope, Source};
 use crate::relay_client::{Conversation, ConversationError};
@@ -73,10 +76,10 @@ pub struct Transfer {
     pub fetches: bool,
     /// Whether what the peer lacks is to be offered.
     pub offers: bool,
-    /// Unix seconds of the oldest event that takes part.
-    pub since: Option<u64>,
-    /// Unix seconds of the newest.
-    pub until: Option<u64>,
+    /// What is compared now.
+    pub slice: Slice,
+    /// Who we are to the peer, should it ask.
+    pub introduction: Arc<Introduction>,
     /// What the peer can be asked at a time.
     pub limits: PeerLimits,
     /// What earlier passes learnt of how it can be asked.
@@ -105,6 +108,22 @@ pub enum TransferError {
     /// The peer does not speak NIP-77.
     #[error("the peer does not speak NIP-77: {0}")]
     NoNip77(String),
+    /// The peer does not reconcile so much at once.
+    #[error("the peer does not compare so much at once: {text}")]
+    TooBig {
+        /// The most events that it says it compares.
+        cap: Option<u64>,
+        /// Its words.
+        text: String,
+    },
+    /// Most of what the peer delivered at first is by authors that we do not share.
+    #[error("{outside} of {delivered} events are by authors outside the scope")]
+    MostlyOutside {
+        /// Those.
+        outside: u64,
+        /// All that were delivered.
+        delivered: u64,
+    },
     /// The peer ended the negentropy session.
     #[error("the peer refused to reconcile: {0}")]
     Refused(String),
@@ -146,6 +165,8 @@ impl TransferError {
             Self::Timeout => "timeout",
             Self::Conversation(error) => error.label(),
             Self::NoNip77(_) => "no_nip77",
+            Self::TooBig { .. } => "too_big",
+            Self::MostlyOutside { .. } => "mostly_outside",
             Self::Refused(_) => "refused",
             Self::UnknownVersion(_) => "unknown_version",
             Self::Malformed(_) => "malformed_negentropy",
@@ -160,6 +181,12 @@ impl TransferError {
     }
 }
 
+impl From<std::convert::Infallible> for TransferError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl From<constellation_eventstore::StoreError> for TransferError {
     fn from(error: constellation_eventstore::StoreError) -> Self {
         Self::Ingest(error.into())
@@ -169,22 +196,7 @@ impl From<constellation_eventstore::StoreError> for TransferError {
 impl Transfer {
     /// The filter that describes what takes part.
     pub fn filter(&self) -> Filter {
-        let mut filter = Filter::new();
-        if let KindSet::Only(kinds) = &self.scope.kinds {
-            filter = filter.kinds(kinds.iter().map(|kind| Kind::from_u16(*kind)));
-        }
-        filter.since = self.since.map(Timestamp::from_secs);
-        filter.until = self.until.map(Timestamp::from_secs);
-        filter
-    }
-
-    /// The same as a scope of the store.
-    pub fn set_scope(&self) -> SetScope {
-        SetScope {
-            kinds: self.scope.kinds.clone(),
-            since: self.since,
-            until: self.until,
-        }
+        self.slice.filter()
     }
 }
 

@@ -28,6 +28,8 @@ pub struct PeerLimits {
     pub ids_per_request: usize,
     /// The most events that the peer says one REQ brings.
     pub events_per_request: Option<usize>,
+    /// It says that it is a station.
+    pub is_station: bool,
 }
 
 impl PeerLimits {
@@ -63,9 +65,45 @@ impl PeerLimits {
                 .min(events_per_request.unwrap_or(usize::MAX))
                 .max(1),
             events_per_request,
+            is_station,
         }
     }
+
+    /// The same for a peer that was found to take only messages of so many bytes.
+    #[must_use]
+    pub fn with_messages_of(self, bytes: usize) -> Self {
+        let bytes = self
+            .message_bytes_max
+            .map_or(bytes, |stated| stated.min(bytes));
+        let ids = bytes.saturating_sub(REQUEST_ENVELOPE_BYTES) / ID_BYTES;
+        Self {
+            frame_bytes: self.frame_bytes.min(small_frame(Some(bytes))),
+            message_bytes_max: Some(bytes),
+            ids_per_request: self.ids_per_request.min(ids).max(1),
+            ..self
+        }
+    }
+
+    /// Half of what it may be sent now, if that is a message at all.
+    pub fn messages_half_as_large(&self) -> Option<usize> {
+        let now = self.message_bytes_max.unwrap_or(2 * MESSAGE_BYTES_ASSUMED);
+        let half = now / 2;
+        (half >= MESSAGE_BYTES_LEAST).then_some(half)
+    }
+
+    /// Authors in one filter: at most so many, and as many as leave half of a message to the rest.
+    pub fn authors_per_filter(&self, most: usize) -> usize {
+        let fit = self
+            .message_bytes_max
+            .map_or(most, |bytes| bytes / 2 / ID_BYTES);
+        fit.clamp(1, most)
+    }
 }
+
+/// The largest messages that are sent to a peer of which nothing is known: frames in hex, and their filter.
+const MESSAGE_BYTES_ASSUMED: usize = 128 << 10;
+/// A relay that takes no message of this size takes few events either.
+const MESSAGE_BYTES_LEAST: usize = 2 << 10;
 
 /// Large frames for stations, as large as they say (D3).
 fn station_frame(information: Option<&RelayInformation>) -> Option<usize> {

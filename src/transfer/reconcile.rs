@@ -7,17 +7,20 @@
 //! difference in the ranges that come later, and changes nothing about those that are settled. The overlay is the one
 //! of the beginning; what is entered meanwhile counts in the next reconciliation.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use constellation_event::CanonicalKey;
 use constellation_eventstore::{
-    Lapse, NewOverlayEntry, Overlay, SetScope, Store, StoreError, StoredSet,
+    Lapse, NewOverlayEntry, Overlay, OverlayReason, SetScope, Store, StoredSet,
 };
 use constellation_reconcile::{
-    Difference, FrameLimit, Initiator, Item, Overlaid, ReconcileError, Step,
+    Difference, FrameLimit, Initiator, Item, Overlaid, ReconcileError, Step, VecSet,
 };
 
 use super::known::sort_known;
+use super::own::read_own;
 use super::{Findings, Found, Transfer, TransferError, off_runtime};
 use crate::limits::{DIFFERENCE_IDS_MAX, RECONCILE_ROUNDS_MAX};
 use crate::protocol::ReasonPrefix;
@@ -75,7 +78,7 @@ pub async fn reconcile(
 /// The overlay as it stands; what has lapsed is removed on the way.
 async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError> {
     let store = transfer.ingest.store().clone();
-    let (peer, set_scope) = (transfer.peer.clone(), transfer.set_scope());
+    let (peer, set_scope) = (transfer.peer.clone(), transfer.slice.set_scope());
     let scope = Arc::clone(&transfer.scope);
     let now = transfer.clock.unix_seconds();
     let mut overlay = off_runtime(move || {
@@ -95,6 +98,30 @@ async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError
     Ok(Arc::new(overlay))
 }
 
+impl Transfer {
+    /// What is remembered of the peer's and our events, whatever the slice.
+    pub(super) async fn overlay_reasons(
+        &self,
+    ) -> Result<HashMap<[u8; 32], OverlayReason>, TransferError> {
+        let store = self.ingest.store().clone();
+        let (peer, scope) = (self.peer.clone(), Arc::clone(&self.scope));
+        let now = self.clock.unix_seconds();
+        off_runtime(move || {
+            let covers = |kind: u16, author: &[u8; 32]| scope.covers(kind, author);
+            let lapse = Lapse {
+                now,
+                covers: &covers,
+            };
+            let everything = SetScope::everything();
+            Ok(store
+                .snapshot()?
+                .overlay(&peer, &everything, &lapse)?
+                .reasons)
+        })
+        .await
+    }
+}
+
 /// How a dialogue ended.
 struct Conversed {
     unkept: Unkept,
@@ -112,15 +139,14 @@ async fn converse(
         .map_err(|error| TransferError::Malformed(error.to_string()))?;
     let mut session = Session {
         store: transfer.ingest.store().clone(),
-        scope: transfer.set_scope(),
-        overlay: Arc::clone(overlay),
+        ours: Ours::of(transfer, overlay).await?,
         initiator: Initiator::new(limit),
         difference: Difference::default(),
     };
     let (mut unkept, mut changes) = (Unkept::default(), Changes::default());
     let first;
     (session, first) = off_runtime(move || {
-        let first = session.with_set(|set, session| session.initiator.open(set))?;
+        let first = session.open()?;
         Ok((session, first))
     })
     .await?;
@@ -128,9 +154,11 @@ async fn converse(
         .conversation
         .negotiation()
         .map_err(|busy| TransferError::Refused(busy.to_string()))?;
-    let mut reply = transfer
-        .answered(negotiation.open(&transfer.filter(), &first))
-        .await?;
+    let filter = transfer.filter();
+    let mut reply = transfer.answered(negotiation.open(&filter, &first)).await?;
+    if wants_to_know_us(&reply) && transfer.authenticate().await? {
+        reply = transfer.answered(negotiation.open(&filter, &first)).await?;
+    }
     loop {
         let message = answer_of(reply, session.initiator.rounds())?;
         let taken = off_runtime(move || {
@@ -191,7 +219,67 @@ fn answer_of(reply: NegReply, rounds: u64) -> Result<Vec<u8>, TransferError> {
             text,
             ..
         } => Err(TransferError::NoNip77(text)),
+        NegReply::Error { text, cap, .. } if cap.is_some() || says_too_big(&text) => {
+            Err(TransferError::TooBig { cap, text })
+        }
         NegReply::Error { text, .. } => Err(TransferError::Refused(text)),
+    }
+}
+
+fn says_too_big(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [
+        "too many query results",
+        "too many results",
+        "too many records",
+        "too many events",
+        "too big",
+        "too large",
+        "query too",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+fn wants_to_know_us(reply: &NegReply) -> bool {
+    let NegReply::Error { prefix, .. } = reply else {
+        return false;
+    };
+    *prefix == ReasonPrefix::AuthRequired
+}
+
+/// Our side of the comparison.
+#[derive(Debug)]
+enum Ours {
+    /// All authors' events: sums are at hand, and each message sees what is stored by then.
+    Stored {
+        scope: SetScope,
+        overlay: Arc<Overlay>,
+    },
+    /// Some authors' events, as they were at the beginning, less what the peer refuses. What it lists and we refuse is
+    /// not in it: nobody knows whose all of that is.
+    Listed(Arc<VecSet>),
+}
+
+impl Ours {
+    async fn of(transfer: &Transfer, overlay: &Arc<Overlay>) -> Result<Self, TransferError> {
+        if transfer.slice.authors.is_none() {
+            return Ok(Self::Stored {
+                scope: transfer.slice.set_scope(),
+                overlay: Arc::clone(overlay),
+            });
+        }
+        let mut ours = Vec::new();
+        read_own(transfer, &transfer.slice, &mut |items| {
+            let shared = items.iter().filter(|item| {
+                let reason = overlay.reasons.get(&item.id);
+                !matches!(reason, Some(OverlayReason::RefusedBy(_)))
+            });
+            ours.extend(shared);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(Self::Listed(Arc::new(VecSet::from_unsorted(ours))))
     }
 }
 
@@ -221,41 +309,53 @@ impl Unkept {
 
 struct Session {
     store: Store,
-    scope: SetScope,
-    overlay: Arc<Overlay>,
+    ours: Ours,
     initiator: Initiator,
     difference: Difference,
 }
 
 impl Session {
-    fn with_set<T>(
-        &mut self,
-        work: impl FnOnce(
-            &Overlaid<'_, StoredSet<'_>>,
-            &mut Self,
-        ) -> Result<T, ReconcileError<StoreError>>,
-    ) -> Result<T, TransferError> {
-        let store = self.store.clone();
-        let overlay = Arc::clone(&self.overlay);
-        let snapshot = store.snapshot()?;
-        let base = StoredSet::new(&snapshot, &self.scope);
-        let set = Overlaid::new(&base, &overlay.refused, &overlay.refused_by);
-        work(&set, self).map_err(|error| match error {
-            ReconcileError::UnsupportedVersion { offered } => {
-                TransferError::UnknownVersion(offered)
+    fn open(&mut self) -> Result<Vec<u8>, TransferError> {
+        match &self.ours {
+            Ours::Listed(ours) => self.initiator.open(&**ours).map_err(failure),
+            Ours::Stored { scope, overlay } => {
+                let snapshot = self.store.snapshot()?;
+                let base = StoredSet::new(&snapshot, scope);
+                let set = Overlaid::new(&base, &overlay.refused, &overlay.refused_by);
+                self.initiator.open(&set).map_err(failure)
             }
-            ReconcileError::Set(error) => error.into(),
-            ReconcileError::InconsistentSet => TransferError::SetMoved,
-            other => TransferError::Malformed(other.to_string()),
-        })
+        }
     }
 
     fn take(&mut self, message: &[u8]) -> Result<Step, TransferError> {
-        self.with_set(|set, session| {
-            session
-                .initiator
-                .reconcile(set, message, &mut session.difference)
-        })
+        let Self {
+            store,
+            ours,
+            initiator,
+            difference,
+        } = self;
+        match ours {
+            Ours::Listed(ours) => initiator
+                .reconcile(&**ours, message, difference)
+                .map_err(failure),
+            Ours::Stored { scope, overlay } => {
+                let snapshot = store.snapshot()?;
+                let base = StoredSet::new(&snapshot, scope);
+                let set = Overlaid::new(&base, &overlay.refused, &overlay.refused_by);
+                initiator
+                    .reconcile(&set, message, difference)
+                    .map_err(failure)
+            }
+        }
+    }
+}
+
+fn failure<E: Into<TransferError>>(error: ReconcileError<E>) -> TransferError {
+    match error {
+        ReconcileError::UnsupportedVersion { offered } => TransferError::UnknownVersion(offered),
+        ReconcileError::Set(error) => error.into(),
+        ReconcileError::InconsistentSet => TransferError::SetMoved,
+        other => TransferError::Malformed(other.to_string()),
     }
 }
 
@@ -274,7 +374,13 @@ async fn sort_out(
     difference: Difference,
     changes: &mut Changes,
 ) -> Result<(), TransferError> {
-    let Difference { need, mut have } = difference;
+    let Difference { mut need, mut have } = difference;
+    if transfer.slice.authors.is_some() {
+        // What is refused is not in this set, so the peer lists it again.
+        let refused =
+            |id: &[u8; 32]| matches!(overlay.reasons.get(id), Some(OverlayReason::Refused(_)));
+        need.retain(|id| !refused(id));
+    }
     have.retain(|item: &Item| {
         let is_ours = !overlay.reasons.contains_key(&item.id);
         if !is_ours {

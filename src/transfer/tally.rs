@@ -1,22 +1,73 @@
 //! What an exchange counts. The names are those of `sync --json`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use constellation_event::Rejection;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{FORGERIES_MAX, FORGERIES_SHARE, UNRESOLVED_IDS_NAMED};
+use crate::limits::{FORGERIES_MAX, FORGERIES_SHARE, GAPS_NAMED, UNRESOLVED_IDS_NAMED};
 use crate::protocol::{ReasonPrefix, hex};
 
 /// Something that could not be achieved, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unresolved {
-    /// Hex ids, at most a hundred.
-    pub ids: Vec<String>,
-    /// How many there are, named or not.
-    pub count: u64,
+#[serde(untagged)]
+pub enum Unresolved {
+    /// Events.
+    Events {
+        /// Hex ids, at most a hundred.
+        ids: Vec<String>,
+        /// How many there are, named or not.
+        count: u64,
+        /// Why.
+        why: String,
+    },
+    /// A range of which nobody knows what the peer has in it.
+    Range(Gap),
+}
+
+impl Unresolved {
+    /// Why.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Events { why, .. } => why,
+            Self::Range(gap) => &gap.why,
+        }
+    }
+}
+
+/// A range of events that the peer could not be made to list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Unix seconds of the oldest; `null` is the beginning.
+    pub since: Option<u64>,
+    /// Unix seconds of the newest; `null` is the end.
+    pub until: Option<u64>,
+    /// Which kinds; `null` means any.
+    pub kinds: Option<Vec<u16>>,
+    /// Hex keys of the authors; `null` means anybody.
+    pub authors: Option<Vec<String>>,
     /// Why.
     pub why: String,
+}
+
+impl Gap {
+    /// Covers another one too.
+    fn widen(&mut self, other: Self) {
+        self.since = self.since.zip(other.since).map(|(one, two)| one.min(two));
+        self.until = self.until.zip(other.until).map(|(one, two)| one.max(two));
+        self.kinds = self.kinds.take().zip(other.kinds).map(union);
+        self.authors = self.authors.take().zip(other.authors).map(union);
+        if self.why != other.why {
+            "several reasons".clone_into(&mut self.why);
+        }
+    }
+}
+
+fn union<T: Ord>((mut one, two): (Vec<T>, Vec<T>)) -> Vec<T> {
+    one.extend(two);
+    one.sort_unstable();
+    one.dedup();
+    one
 }
 
 /// Counts of one exchange. Everything adds up over its passes, but `need` and `have`.
@@ -38,16 +89,38 @@ pub struct Tally {
     pub by_kind: BTreeMap<u16, u64>,
     /// Authors of stored events.
     pub authors: HashSet<[u8; 32]>,
+    /// Events that the peer listed as a whole, without NIP-77, and that were new here.
+    pub listed_needed: u64,
     /// Ids that another exchange of the run brought, so that they needed no fetching from this peer.
     pub brought_by_others: u64,
     /// Ids that the peer refused for the moment: not offered again in this exchange.
     pub held_back: HashSet<[u8; 32]>,
+    /// Ids that the peer refused, as its overlay remembers.
+    pub refused_now: HashSet<[u8; 32]>,
+    /// Events that the peer said to have taken, where nothing but looking for them tells whether it did.
+    pub taken: Option<HashMap<[u8; 32], u64>>,
     /// The last pass offered nothing, because something was not fetched.
     pub offering_waited: bool,
-    unresolved: BTreeMap<String, (HashSet<[u8; 32]>, u64)>,
+    unresolved: LeftOver,
+    /// Of slices that were compared before.
+    unresolved_before: LeftOver,
+    gaps: Vec<Gap>,
 }
 
+/// By reason: ids, as many as are named, and how many there are.
+type LeftOver = BTreeMap<String, (HashSet<[u8; 32]>, u64)>;
+
 impl Tally {
+    /// What is left over so far stays so, whatever becomes of the next slice.
+    pub fn begin_slice(&mut self) {
+        for (why, (named, count)) in std::mem::take(&mut self.unresolved) {
+            let before = self.unresolved_before.entry(why).or_default();
+            let room = UNRESOLVED_IDS_NAMED.saturating_sub(before.0.len());
+            before.0.extend(named.into_iter().take(room));
+            before.1 += count;
+        }
+    }
+
     /// Counts a rejection.
     pub fn reject(&mut self, reason: Rejection) {
         *self.rejected.entry(reason).or_default() += 1;
@@ -68,6 +141,31 @@ impl Tally {
         }
     }
 
+    /// Notes a range that the peer could not be made to list. What is beyond the bound widens the last one noted.
+    pub fn leave_gap(&mut self, gap: Gap) {
+        if self.gaps.contains(&gap) {
+            return;
+        }
+        if self.gaps.len() < GAPS_NAMED {
+            self.gaps.push(gap);
+        } else if let Some(last) = self.gaps.last_mut() {
+            last.widen(gap);
+        }
+    }
+
+    /// Whether a range is left that the peer could not be made to list.
+    pub fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Whether deletions or requests to vanish may lie in such a range.
+    pub fn may_hide_a_deletion(&self) -> bool {
+        self.gaps.iter().any(|gap| {
+            let kinds = gap.kinds.as_ref();
+            kinds.is_none_or(|kinds| kinds.iter().any(|kind| matches!(kind, 5 | 62)))
+        })
+    }
+
     /// Notes an id that the peer refused for a reason of the moment.
     pub fn hold_back(&mut self, id: [u8; 32], why: &str) {
         self.held_back.insert(id);
@@ -82,7 +180,7 @@ impl Tally {
             .retain(|_, (named, _)| named.iter().any(|id| held_back.contains(id)));
     }
 
-    /// Forgets all that was left over: there is nothing any more.
+    /// Forgets all events that were left over: there are none any more.
     pub fn clear_unresolved(&mut self) {
         self.unresolved.clear();
     }
@@ -95,18 +193,19 @@ impl Tally {
 
     /// What is left over, by reason.
     pub fn unresolved(&self) -> Vec<Unresolved> {
-        self.unresolved
-            .iter()
-            .map(|(why, (named, count))| {
-                let mut ids: Vec<String> = named.iter().map(|id| hex::encode(id)).collect();
-                ids.sort_unstable();
-                Unresolved {
-                    ids,
-                    count: *count,
-                    why: why.clone(),
-                }
-            })
-            .collect()
+        let mut all = self.clone();
+        all.begin_slice();
+        let events = all.unresolved_before.iter().map(|(why, (named, count))| {
+            let mut ids: Vec<String> = named.iter().map(|id| hex::encode(id)).collect();
+            ids.sort_unstable();
+            Unresolved::Events {
+                ids,
+                count: *count,
+                why: why.clone(),
+            }
+        });
+        let gaps = self.gaps.iter().cloned().map(Unresolved::Range);
+        events.chain(gaps).collect()
     }
 
     fn forged(&self) -> u64 {
@@ -168,9 +267,32 @@ mod tests {
             tally.leave(id, "undelivered");
         }
         let left = tally.unresolved();
-        assert_eq!(
-            (left.len(), left[0].ids.len(), left[0].count),
-            (1, 100, 250)
-        );
+        let [Unresolved::Events { ids, count, .. }] = &left[..] else {
+            panic!("one entry: {left:?}");
+        };
+        assert_eq!((ids.len(), *count), (100, 250));
+    }
+
+    #[test]
+    fn ranges_are_named_up_to_a_bound_and_the_last_one_covers_the_rest() {
+        let mut tally = Tally::default();
+        let gap = |second: u64, kind: u16| Gap {
+            since: Some(second),
+            until: Some(second),
+            kinds: Some(vec![kind]),
+            authors: None,
+            why: "full".to_owned(),
+        };
+        for second in 0..GAPS_NAMED as u64 + 10 {
+            tally.leave_gap(gap(1_000 - second, 1));
+        }
+        tally.leave_gap(gap(5_000, 7));
+        let left = tally.unresolved();
+        assert_eq!(left.len(), GAPS_NAMED);
+        let Some(Unresolved::Range(last)) = left.last() else {
+            panic!("a range: {left:?}");
+        };
+        assert_eq!((last.since, last.until), (Some(891), Some(5_000)));
+        assert_eq!(last.kinds, Some(vec![1, 7]));
     }
 }

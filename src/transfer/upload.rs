@@ -216,7 +216,11 @@ impl<'c> Upload<'_, 'c> {
             .send_modify(|progress| progress.uploaded += 1);
         if publication.accepted || publication.prefix == ReasonPrefix::Duplicate {
             (self.pause, self.pauses) = (Duration::ZERO, 0);
-            self.tally().uploaded += 1;
+            let mut tally = self.tally();
+            tally.uploaded += 1;
+            if let Some(taken) = &mut tally.taken {
+                taken.insert(offer.key.id, offer.key.created_at);
+            }
         } else {
             let now = self.transfer.clock.unix_seconds();
             let entry = refused(&mut self.tally(), &offer, publication, now);
@@ -311,12 +315,23 @@ async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferErr
 
 async fn publish(transfer: &Transfer, offer: Offer) -> (Offer, Result<Publication, TransferError>) {
     let answer = async {
-        let queued = transfer.conversation.publish(offer.key.id, &offer.json);
-        let pending = transfer.in_time(queued).await?;
-        transfer.answered(pending).await
+        let first = publish_once(transfer, &offer).await?;
+        if first.prefix == ReasonPrefix::AuthRequired
+            && !first.accepted
+            && transfer.authenticate().await?
+        {
+            return publish_once(transfer, &offer).await;
+        }
+        Ok(first)
     };
     let answer = answer.await;
     (offer, answer)
+}
+
+async fn publish_once(transfer: &Transfer, offer: &Offer) -> Result<Publication, TransferError> {
+    let queued = transfer.conversation.publish(offer.key.id, &offer.json);
+    let pending = transfer.in_time(queued).await?;
+    transfer.answered(pending).await
 }
 
 impl From<PublishError> for TransferError {
@@ -350,6 +365,7 @@ fn refused(
         ReasonPrefix::Error => ERROR_REMEMBERED,
         _ => POLICY_REMEMBERED,
     };
+    tally.refused_now.insert(offer.key.id);
     Some(NewOverlayEntry {
         key: offer.key,
         reason: OverlayReason::RefusedBy(publication.prefix.code()),

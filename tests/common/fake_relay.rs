@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use constellation::protocol::websocket::{Message, Role, SocketLimits, TextSocket, accept};
 use constellation::protocol::{ClientMessage, hex, relay_message};
 use constellation::tasks::TaskGroup;
+use constellation_event::{EventLimits, UnverifiedEvent};
 use constellation_reconcile::{FrameLimit, Item, VecSet, respond};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -23,8 +25,12 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nostr::event::Event;
+use nostr::filter::Filter;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+
+/// What whoever says who it is has to sign.
+const CHALLENGE: &str = "sign-this";
 
 /// What is left of a connection after the WebSocket handshake: the bytes.
 pub(crate) type Stream = TokioIo<Upgraded>;
@@ -231,6 +237,32 @@ pub(crate) enum Crowded {
     Notice(&'static str),
 }
 
+/// How a scripted relay answers a REQ that names no ids.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Listing {
+    /// At most so many events, the newest first; whatever limit is asked for.
+    pub(crate) cap: Option<usize>,
+    /// Each event twice.
+    pub(crate) repeats: bool,
+    /// These too, in each answer, whatever is asked for.
+    pub(crate) unwanted: Vec<String>,
+    /// What is asked for does not matter: always the newest of all.
+    pub(crate) ignores_filters: bool,
+    /// So many REQs are refused as too fast.
+    pub(crate) limits: usize,
+    /// REQs that name no ids are refused with this reason.
+    pub(crate) refuses: Option<&'static str>,
+}
+
+/// When a scripted relay asks who is there (NIP-42).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// When somebody connects.
+    AtFirst,
+    /// With the first thing that it refuses.
+    Late,
+}
+
 /// A relay's part.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
@@ -239,6 +271,11 @@ pub(crate) struct Script {
     pub(crate) negentropy: Negentropy,
     pub(crate) delivery: Delivery,
     pub(crate) publishing: Publishing,
+    pub(crate) listing: Listing,
+    /// It gives and takes nothing before it knows who asks.
+    pub(crate) asks: Option<Asks>,
+    /// It hangs up after so many messages of a connection.
+    pub(crate) hangs_up_after: Option<usize>,
     /// Its NIP-11 document.
     pub(crate) information: Option<&'static str>,
     /// The largest message that it reads.
@@ -280,9 +317,38 @@ pub(crate) struct Played {
     requested: Mutex<Vec<String>>,
     offered: Mutex<Vec<String>>,
     delivered: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+    negotiated: AtomicUsize,
+    introduced: Mutex<Vec<String>>,
 }
 
 impl Played {
+    /// How often somebody has connected.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many negentropy messages it was sent since this was last asked.
+    pub(crate) fn take_negotiated(&self) -> usize {
+        self.negotiated.swap(0, Ordering::Relaxed)
+    }
+
+    /// The keys of those who said who they are.
+    pub(crate) fn introduced(&self) -> Vec<String> {
+        self.introduced.lock().expect("not poisoned").clone()
+    }
+
+    /// Changes what it does from now on.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.lock().expect("not poisoned"));
+    }
+
+    /// The ids of all that it holds.
+    pub(crate) fn held(&self) -> std::collections::BTreeSet<String> {
+        let script = self.script.lock().expect("not poisoned");
+        script.delivered.keys().map(|id| hex::encode(id)).collect()
+    }
+
     /// The ids that were requested since the last call.
     pub(crate) fn take_requested(&self) -> Vec<String> {
         std::mem::take(&mut self.requested.lock().expect("not poisoned"))
@@ -312,8 +378,41 @@ impl Played {
             .any(|item| item.id == event.id.to_bytes())
     }
 
+    /// The answer to AUTH, with `true`; else the refusal of whoever has not said who it is.
+    fn ask(&self, text: &str, knows: bool) -> Option<(String, bool)> {
+        let message = ClientMessage::parse(text, 20).ok()?;
+        let reason = "auth-required: who are you?";
+        match message {
+            ClientMessage::Auth(json) => {
+                let event: Value = serde_json::from_str(json).expect("an event");
+                let id = hex::decode_array(event["id"].as_str()?).expect("an id");
+                let event = UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default());
+                let event = event.expect("an event").verify().expect("a genuine event");
+                assert!(json.contains(CHALLENGE), "{json}");
+                let author = hex::encode(event.author());
+                self.introduced.lock().expect("not poisoned").push(author);
+                Some((relay_message::encode_ok(&id, true, ""), true))
+            }
+            _ if knows => None,
+            ClientMessage::Request { subscription, .. } => {
+                Some((relay_message::encode_closed(&subscription, reason), false))
+            }
+            ClientMessage::NegOpen { subscription, .. } => {
+                let refusal = relay_message::encode_neg_error(&subscription, reason, None);
+                Some((refusal, false))
+            }
+            ClientMessage::Event(json) => {
+                let event: Value = serde_json::from_str(json).expect("an event");
+                let id = hex::decode_array(event["id"].as_str()?).expect("an id");
+                Some((relay_message::encode_ok(&id, false, reason), false))
+            }
+            _ => None,
+        }
+    }
+
     fn negotiate(&self, subscription: &str, message: &[u8], round: &mut u64) -> Option<String> {
         let script = self.script.lock().expect("not poisoned");
+        self.negotiated.fetch_add(1, Ordering::Relaxed);
         *round += 1;
         let reply = match &script.negentropy {
             Negentropy::Honest => {
@@ -368,9 +467,53 @@ impl Played {
         Some(relay_message::encode_ok(&id, true, ""))
     }
 
+    /// What is said to a REQ that names no ids.
+    fn list(&self, subscription: &str, filter: &Value) -> Vec<String> {
+        let mut script = self.script.lock().expect("not poisoned");
+        if script.listing.limits > 0 {
+            script.listing.limits -= 1;
+            return vec![relay_message::encode_closed(
+                subscription,
+                "rate-limited: slow down",
+            )];
+        }
+        if let Some(reason) = script.listing.refuses {
+            return vec![relay_message::encode_closed(subscription, reason)];
+        }
+        let listing = script.listing.clone();
+        let filter: Filter = serde_json::from_value(filter.clone()).expect("a filter");
+        let limit = listing.cap.unwrap_or(usize::MAX);
+        let limit = limit.min(filter.limit.unwrap_or(usize::MAX));
+        let mut found: Vec<(u64, [u8; 32], &String)> = script
+            .delivered
+            .iter()
+            .filter_map(|(id, json)| {
+                let event = UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default());
+                let (time, matches) = event.map_or((0, false), |event| {
+                    (event.created_at(), event.matches(&filter))
+                });
+                (matches || listing.ignores_filters).then_some((time, *id, json))
+            })
+            .collect();
+        found.sort_by_key(|(time, id, _)| (std::cmp::Reverse(*time), *id));
+        found.truncate(limit);
+        let times = if listing.repeats { 2 } else { 1 };
+        let mut replies: Vec<String> = found
+            .iter()
+            .flat_map(|(_, _, json)| std::iter::repeat_n(*json, times))
+            .chain(&listing.unwanted)
+            .map(|json| relay_message::encode_event(subscription, json))
+            .collect();
+        replies.push(relay_message::encode_end_of_stored(subscription));
+        replies
+    }
+
     /// What is said to a REQ, and what is to follow it.
     fn deliver(&self, subscription: &str, text: &str) -> (Vec<String>, Delivery) {
         let request: Value = serde_json::from_str(text).expect("JSON");
+        if request[2].get("ids").is_none() {
+            return (self.list(subscription, &request[2]), Delivery::Whole);
+        }
         let ids = request[2]["ids"].as_array().cloned().unwrap_or_default();
         let ids: Vec<String> = ids
             .iter()
@@ -431,8 +574,35 @@ impl Played {
 async fn play(mut socket: TextSocket, played: Arc<Played>) {
     let mut round = 0;
     let mut open: HashSet<String> = HashSet::new();
+    played.connections.fetch_add(1, Ordering::Relaxed);
+    let (asks, mut hangs_up_after) = {
+        let script = played.script.lock().expect("not poisoned");
+        (script.asks, script.hangs_up_after)
+    };
+    let challenge = || relay_message::encode_auth(CHALLENGE);
+    if asks == Some(Asks::AtFirst) && socket.send(challenge()).await.is_err() {
+        return;
+    }
+    let mut knows = asks.is_none();
     while let Ok(Some(Message::Text(text))) = socket.recv().await {
         let text = text.as_str();
+        if let Some(left) = hangs_up_after.as_mut() {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => return,
+            }
+        }
+        if let Some((refusal, is_auth)) = played.ask(text, knows) {
+            knows |= is_auth;
+            let mut replies = vec![refusal];
+            if !is_auth && asks == Some(Asks::Late) {
+                replies.insert(0, challenge());
+            }
+            if socket.send_all(replies).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let replies = match ClientMessage::parse(text, 20).expect("a message of NIP-01 or NIP-77") {
             ClientMessage::NegOpen {
                 subscription,

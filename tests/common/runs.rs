@@ -6,7 +6,7 @@ use std::time::Duration;
 use constellation::config::Config;
 use constellation::daemon::{DataDirectory, Station};
 use constellation::random::Random;
-use constellation::relay_client::Dialer;
+use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
     Deadlines, RunContext, RunReport, Runner, Surroundings, SyncOptions, SyncRequest,
 };
@@ -45,6 +45,7 @@ pub(crate) fn run_within(home: &Home, peers: &[&str], deadlines: Deadlines) -> R
         let context = RunContext {
             ingest: station.ingest().clone(),
             dialer: Arc::new(Dialer::new()),
+            nostr_key: NostrKey::at(directory.nostr_key(), Random::system()),
             clock: Clock::system(),
             random: Random::system(),
             tasks: tasks.clone(),

@@ -374,6 +374,14 @@ impl Snapshot<'_> {
         author_number(self.tables(), &self.txn, pubkey)
     }
 
+    /// The public key of a record's author.
+    ///
+    /// # Errors
+    /// The database's, or damage.
+    pub fn author_of(&self, record: &Record<'_>) -> Result<[u8; 32], StoreError> {
+        self.author_key(record.header.author)
+    }
+
     pub(crate) fn author_key(&self, author: AuthorNumber) -> Result<[u8; 32], StoreError> {
         author_key(self.tables(), &self.txn, author)
     }

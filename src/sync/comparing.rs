@@ -1,0 +1,183 @@
+//! One exchange by NIP-77: the whole at once where the peer bears it, else in slices; and by author where that is how it
+//! is to be asked.
+//!
+//! Takes a transfer; gives one outcome for all slices. A slice that is "too big" for the peer is split, by the cap that
+//! it states where it states one; after slices that it bears they grow again. A single second that is still too big
+//! is split by kind; then it is a gap. Invariant: no second of what was to be compared is passed over without a word.
+//! Survives the connection: what was compared before it broke is not compared again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use constellation_eventstore::{KindSet, StoredSet};
+use constellation_reconcile::{Bound, SortedSet};
+
+use super::outcome::{Outcome, PeerReport, Step};
+use super::passes::{Sums, passes};
+use super::plan::ExchangePlan;
+use crate::transfer::{Author, Slice, Tally, Transfer, TransferError};
+
+/// What is left to be compared.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// Whole histories or windows; the first is being walked.
+    spans: VecDeque<Slice>,
+    /// How many seconds a slice may have; `None`: all that is left at once.
+    seconds: Option<u64>,
+    outcome: Outcome,
+    sums: Sums,
+    /// Slices that could not be made smaller and were too big, since one was not; `None`: none ever was not.
+    refused_in_a_row: Option<u32>,
+}
+
+impl Comparison {
+    /// Everything that `whole` covers, for some authors at a time if there are any.
+    pub(super) fn of(whole: &Slice, authors: Vec<Arc<[Author]>>) -> Self {
+        let spans = if authors.is_empty() {
+            [whole.clone()].into()
+        } else {
+            let spans = authors.into_iter().map(|authors| Slice {
+                authors: Some(authors),
+                ..whole.clone()
+            });
+            spans.collect()
+        };
+        Self {
+            spans,
+            seconds: None,
+            outcome: Outcome::Converged,
+            sums: Sums::default(),
+            refused_in_a_row: None,
+        }
+    }
+
+    /// Compares and moves what is left.
+    ///
+    /// # Errors
+    /// The step and why; what was done is counted, and another call goes on after it.
+    pub(super) async fn go_on(
+        &mut self,
+        transfer: &mut Transfer,
+        plan: &ExchangePlan,
+        report: &mut PeerReport,
+        tally: &mut Tally,
+    ) -> Result<Outcome, (Step, TransferError)> {
+        while let Some(span) = self.spans.front() {
+            transfer.slice = self.next_of(span, transfer.clock.unix_seconds());
+            match passes(transfer, plan, &self.sums, report, tally).await {
+                Ok(outcome) => {
+                    self.refused_in_a_row = Some(0);
+                    self.take(outcome);
+                    self.sums = Sums::after(report, tally);
+                    tally.begin_slice();
+                    self.pass_over(&transfer.slice);
+                }
+                Err((step, TransferError::TooBig { cap, text })) => {
+                    if let Err(text) = self.split(transfer, cap, text) {
+                        // Nothing is small enough for it.
+                        let refused = self.refused_in_a_row.map(|refused| refused + 1);
+                        self.refused_in_a_row = refused;
+                        if refused.is_none_or(|refused| refused > REFUSED_IN_A_ROW_MAX) {
+                            return Err((step, TransferError::Refused(text)));
+                        }
+                        transfer.leave_slice(&transfer.slice, &text, tally);
+                        self.take(Outcome::Partial);
+                        self.pass_over(&transfer.slice);
+                    }
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+        Ok(self.outcome)
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        if outcome != Outcome::Converged {
+            self.outcome = outcome;
+        }
+    }
+
+    /// The newest part of what is left of a span.
+    fn next_of(&self, span: &Slice, now: u64) -> Slice {
+        let Some(seconds) = self.seconds else {
+            return span.clone();
+        };
+        let newest = span.until.unwrap_or(now);
+        let oldest = newest.saturating_sub(seconds.saturating_sub(1));
+        Slice {
+            since: if oldest == 0 {
+                span.since
+            } else {
+                Some(span.since.map_or(oldest, |since| since.max(oldest)))
+            },
+            ..span.clone()
+        }
+    }
+
+    /// `done` is compared, or left as a gap: goes on below it, with larger slices.
+    fn pass_over(&mut self, done: &Slice) {
+        self.seconds = self.seconds.map(|seconds| seconds.saturating_mul(2));
+        let Some(span) = self.spans.front_mut() else {
+            return;
+        };
+        let below = done.since.and_then(|since| since.checked_sub(1));
+        match below {
+            Some(below) if span.since.is_none_or(|since| since <= below) => {
+                span.until = Some(below);
+            }
+            _ => {
+                self.spans.pop_front();
+            }
+        }
+    }
+
+    /// The slice at hand is too big for the peer. An error if it cannot be made smaller.
+    fn split(&mut self, transfer: &Transfer, cap: Option<u64>, text: String) -> Result<(), String> {
+        let slice = &transfer.slice;
+        let newest = slice.until.unwrap_or_else(|| transfer.clock.unix_seconds());
+        let seconds = newest
+            .saturating_sub(slice.since.unwrap_or(0))
+            .saturating_add(1);
+        if seconds > 1 {
+            let ours = count_of(transfer);
+            // What we have of it is a guess of what the peer has.
+            let fits = cap.zip(ours).filter(|(cap, ours)| ours > cap).map_or(
+                seconds / 2,
+                |(cap, ours)| {
+                    let share = u128::from(seconds) * u128::from(cap) * 4 / (u128::from(ours) * 5);
+                    u64::try_from(share).unwrap_or(seconds).min(seconds / 2)
+                },
+            );
+            self.seconds = Some(fits.max(1));
+            return Ok(());
+        }
+        match &slice.kinds {
+            KindSet::Only(kinds) if kinds.len() > 1 => {
+                let by_kind: Vec<Slice> = kinds
+                    .iter()
+                    .map(|kind| Slice {
+                        kinds: KindSet::Only([*kind].into()),
+                        ..slice.clone()
+                    })
+                    .collect();
+                self.pass_over(&slice.clone());
+                for slice in by_kind {
+                    self.spans.push_front(slice);
+                }
+                Ok(())
+            }
+            _ => Err(text),
+        }
+    }
+}
+
+/// After so many a relay means something else than size.
+const REFUSED_IN_A_ROW_MAX: u32 = 100;
+
+/// How many events of the slice at hand we have; a guess, so failing to read it is no failure.
+fn count_of(transfer: &Transfer) -> Option<u64> {
+    let snapshot = transfer.ingest.store().snapshot().ok()?;
+    let set = StoredSet::new(&snapshot, &transfer.slice.set_scope());
+    let whole = set.summary(&Bound::MIN, &Bound::INFINITY).ok()?;
+    Some(whole.count)
+}
