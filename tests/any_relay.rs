@@ -363,3 +363,26 @@ fn that_a_peer_has_no_nip77_is_remembered_for_a_day() {
     home.sync(&["--peer", relay.address()], 0);
     assert_eq!(played.take_negotiated(), 0, "it is not asked again");
 }
+
+#[test]
+fn a_peer_with_a_cap_of_bandwidth_gets_and_gives_no_more() {
+    let theirs: Vec<Event> = (0..60)
+        .map(|number| note(&author(1), now() - 10_000 + number, &"x".repeat(2_000)))
+        .collect();
+    let (relay, _) = FakeRelay::scripted(Script::holding(&theirs));
+    let peer = format!(
+        "[[peers]]\naddress = \"{}\"\nbandwidth = 40000\n",
+        relay.address()
+    );
+    let home = Home::with_config(&format!("{}{peer}", common::QUIET));
+    let report = home.sync(&[], 0);
+    // 150 kB, and a second's worth may come at once.
+    let took = first_peer(&report)["duration_ms"]
+        .as_u64()
+        .expect("a number");
+    assert!((2_000..20_000).contains(&took), "{report:#}");
+    assert_eq!(home.ids(), ids_of(&theirs));
+    let wrong = Home::with_config(&peer.replace("40000", "40"));
+    let ended = wrong.run(&["sync"]).with_code(2);
+    assert!(ended.err.contains("at least 16000"), "{}", ended.err);
+}

@@ -115,6 +115,10 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #direction = "both"
 # Kinds shared with this peer instead of those of [scope].
 #kinds = "all"
+# Bytes a second that may go to this peer, and as many from it; at least 16000. No limit by default.
+#bandwidth = 125000
+# Hours of the day (local time) in which scheduled runs leave it alone; none by default.
+#quiet_hours = "22:00-06:30"
 "#;
 
 #[cfg(test)]

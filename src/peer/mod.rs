@@ -3,10 +3,14 @@
 //! Pure types. A peer is keyed by its PeerID or its normalised URL, never by a port that happens to be forwarded to it.
 
 mod address;
+mod bandwidth;
 mod link;
+mod quiet_hours;
 mod stream;
 
 pub use address::{AddressError, PeerAddress, StationAddress, Target};
+pub use bandwidth::Bandwidth;
 pub use link::Direction;
 pub use multiaddr::{Multiaddr, PeerId};
+pub use quiet_hours::QuietHours;
 pub use stream::{ByteStream, Stream};

@@ -40,6 +40,10 @@ pub(super) async fn open(
     let (url, deadline) = (plan.address.url(), context.deadlines.connect);
     let socket = async {
         let stream = context.dialer.dial(&plan.address, deadline).await?;
+        let stream = match plan.bandwidth {
+            Some(bandwidth) => bandwidth.throttle(stream),
+            None => stream,
+        };
         connect_over(stream, url, &options).await
     };
     let information = async {
@@ -61,6 +65,11 @@ pub(super) async fn open(
     let limits = PeerLimits::of(information.as_ref());
     let limits = match remembered.message_bytes_max {
         Some(bytes) => limits.with_messages_of(bytes),
+        None => limits,
+    };
+    let limits = match plan.bandwidth {
+        // A message that takes longer than an answer may would look like silence.
+        Some(bandwidth) => limits.with_messages_of(bandwidth.bytes_in(context.deadlines.step / 4)),
         None => limits,
     };
     let bounds = ConversationLimits {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::PlanError;
 use crate::ingest::Scope;
 use crate::limits;
-use crate::peer::{Direction, PeerAddress};
+use crate::peer::{Bandwidth, Direction, PeerAddress, QuietHours};
 
 /// Kinds shared by default (D11): profiles, notes, contacts, deletions, reposts, reactions, requests to vanish,
 /// articles and their drafts, and the calendar.
@@ -113,6 +113,12 @@ pub struct PeerOptions {
     /// Kinds to share with this peer, instead of those of `[scope]`.
     #[serde(default)]
     pub kinds: Option<KindsSpec>,
+    /// Bytes a second that may go to this peer, and come from it.
+    #[serde(default)]
+    pub bandwidth: Option<Bandwidth>,
+    /// Hours of the day in which scheduled runs leave it alone.
+    #[serde(default)]
+    pub quiet_hours: Option<QuietHours>,
 }
 
 impl PeerOptions {
@@ -122,6 +128,8 @@ impl PeerOptions {
             address,
             direction: Direction::default(),
             kinds: None,
+            bandwidth: None,
+            quiet_hours: None,
         }
     }
 }

@@ -59,6 +59,9 @@ pub enum Step {
     Confirm,
 }
 
+/// The reason of a peer that was left alone for the hour of the day.
+pub(super) const QUIET: &str = "quiet_hours";
+
 /// Why an exchange broke off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -155,6 +158,12 @@ impl PeerReport {
             step: first_step(),
             authors: std::collections::HashSet::new(),
         }
+    }
+
+    /// Whether it was left alone because these are its quiet hours.
+    pub fn is_quiet(&self) -> bool {
+        let reason = self.error.as_ref().map(|error| error.reason.as_str());
+        self.outcome == Outcome::Skipped && reason == Some(QUIET)
     }
 
     /// Whether the peer was reached at all.
@@ -274,8 +283,12 @@ impl RunReport {
         totals
     }
 
-    /// The outcome of a run that was in time, from those of its exchanges.
+    /// The outcome of a run that was in time, from those of its exchanges. A peer in its quiet hours has no part in it.
     pub fn outcome_of(peers: &[PeerReport]) -> Outcome {
+        let peers: Vec<&PeerReport> = peers.iter().filter(|peer| !peer.is_quiet()).collect();
+        if peers.is_empty() {
+            return Outcome::Skipped;
+        }
         let all = |outcome| peers.iter().all(|peer| peer.outcome == outcome);
         if all(Outcome::Converged) {
             Outcome::Converged

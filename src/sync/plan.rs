@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest, kind_set};
 use crate::ingest::Scope;
-use crate::peer::{Direction, PeerAddress};
+use crate::peer::{Bandwidth, Direction, PeerAddress};
 
 /// What to do with one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct ExchangePlan {
     pub is_automatic: bool,
     /// Compare only.
     pub dry_run: bool,
+    /// How fast bytes may go, each way.
+    pub bandwidth: Option<Bandwidth>,
+    /// Not now: these are hours in which a scheduled run leaves it alone.
+    pub is_quiet: bool,
 }
 
 /// What to do in a run.
@@ -110,6 +114,8 @@ pub fn plan(
             until,
             is_automatic: !request.full && request.days.is_none() && (since, until) == (None, None),
             dry_run: request.dry_run,
+            bandwidth: peer.bandwidth,
+            is_quiet: request.scheduled && peer.quiet_hours.is_some_and(|hours| hours.include(now)),
         });
     }
     if exchanges.is_empty() {
@@ -159,9 +165,8 @@ mod tests {
 
     fn peer(address: &str) -> PeerOptions {
         PeerOptions {
-            address: address.parse().expect("an address"),
             direction: Direction::Down,
-            kinds: None,
+            ..PeerOptions::of(address.parse().expect("an address"))
         }
     }
 
@@ -306,6 +311,26 @@ mod tests {
             .map(|exchange| exchange.scope.kinds.contains(1059))
             .collect();
         assert_eq!(shares_private, [false, true]);
+    }
+
+    #[test]
+    fn quiet_hours_hold_for_scheduled_runs_alone() {
+        let with = |hours: &str| PeerOptions {
+            quiet_hours: Some(hours.parse().expect("a span")),
+            ..peer("ws://a")
+        };
+        let is_quiet = |hours: &str, scheduled| {
+            let request = SyncRequest {
+                scheduled,
+                ..SyncRequest::default()
+            };
+            let plan = planned(&request, &[with(hours)]).expect("a plan");
+            plan.exchanges[0].is_quiet
+        };
+        // Wherever this is, one of them is now.
+        let (day, night) = ("06:00-18:00", "18:00-06:00");
+        assert_ne!(is_quiet(day, true), is_quiet(night, true));
+        assert!(!is_quiet(day, false) && !is_quiet(night, false));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use super::exchange::{ExchangeContext, exchange};
 use super::history::{History, HistoryError};
 use super::lock::{FileLock, LockError};
-use super::outcome::{Failure, Outcome, PeerReport, RunReport, Step};
+use super::outcome::{Failure, Outcome, PeerReport, QUIET, RunReport, Step};
 use super::peer_memory::{PeerMemory, Remembered};
 use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
@@ -224,6 +224,15 @@ impl Exchange {
 
     /// Says so in the report if the peer is left alone by this run.
     fn rests(&mut self, context: &RunContext, plan: &RunPlan) -> bool {
+        if self.plan.is_quiet {
+            self.report.outcome = Outcome::Skipped;
+            self.report.error = Some(Failure {
+                step: Step::Connect,
+                reason: QUIET.to_owned(),
+                detail: "not tried: these are its quiet hours".to_owned(),
+            });
+            return true;
+        }
         let now = context.clock.unix_seconds();
         let until = self.remembered.rests_until.filter(|until| *until > now);
         let Some(until) = until.filter(|_| plan.is_scheduled) else {
