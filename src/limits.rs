@@ -183,6 +183,8 @@ pub const RUN_TASKS_MAX: usize = 64;
 /// Commands at a time on the control socket.
 pub const CONTROL_TASKS_MAX: usize = 64;
 
+/// How long after an OK an event that is missing is looked for once more.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Peers of which something is remembered between runs.
 pub const PEERS_REMEMBERED: usize = 2_000;
 /// Failures in a row after which scheduled runs leave a peer alone for a while.

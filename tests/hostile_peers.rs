@@ -528,6 +528,10 @@ fn a_peer_that_accepts_and_keeps_nothing_is_not_believed() {
         "offered once, not over and over"
     );
     assert!(!played.holds(&ours[0]));
+    // It is not asked to take them again before a day is over, and costs no difference meanwhile.
+    let report = home.sync(&["--peer", relay.address()], 0);
+    assert_eq!(report["outcome"], "converged", "{report}");
+    assert!(played.take_offered().is_empty());
 }
 
 #[test]

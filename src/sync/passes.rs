@@ -9,9 +9,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use constellation_event::CanonicalKey;
+
 use super::outcome::{Outcome, PeerReport, Step};
 use super::plan::ExchangePlan;
-use crate::limits::{OTHERS_AWAITED, RECONCILE_PASSES_MAX};
+use crate::limits::{LOOK_AGAIN_AFTER, OTHERS_AWAITED, RECONCILE_PASSES_MAX};
 use crate::transfer::{self, Failed, Findings, Part, Reconciled, Tally, Transfer, TransferError};
 
 /// What the slices before came to: the report has the sums of all.
@@ -72,6 +74,7 @@ pub(super) async fn passes(
     let hasher = RandomState::new();
     let mut last: Option<Left> = None;
     let mut seen_to_the_end = false;
+    let mut looked_once_more = false;
     for pass in 0..RECONCILE_PASSES_MAX {
         let step = if pass == 0 {
             Step::Reconcile
@@ -127,8 +130,17 @@ pub(super) async fn passes(
             if left.held_back && found.complete && !found.overlay_changed {
                 return Ok(Outcome::Partial);
             }
+        } else if last.as_ref() == Some(&left) && left.have.0 > 0 && !looked_once_more {
+            // Some relays commit a moment after their OK.
+            looked_once_more = true;
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         } else if last.as_ref() == Some(&left) {
-            leave_over(plan, &findings, tally);
+            let shadowed = leave_over(plan, &findings, tally);
+            // It was accepted, and missing twice: offering it again in the next run helps nobody.
+            transfer
+                .remember_shadowed(shadowed)
+                .await
+                .map_err(|error| (step, error))?;
             return Ok(Outcome::Partial);
         } else {
             tally.forget_unresolved();
@@ -254,8 +266,10 @@ impl Left {
     }
 }
 
-/// Names what no pass could settle and no other reason explains.
-fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) {
+/// Names what no pass could settle and no other reason explains. Gives what the peer says to have taken and does not
+/// show.
+fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) -> Vec<CanonicalKey> {
+    let mut shadowed = Vec::new();
     let explained = tally.explained();
     let why_missing_there = if tally.offering_waited {
         "not offered while something was not fetched"
@@ -273,7 +287,14 @@ fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) {
         for item in findings.haves(0, usize::MAX) {
             if !explained.contains(&item.id) && !tally.held_back.contains(&item.id) {
                 tally.leave(item.id, why_missing_there);
+                if !tally.offering_waited {
+                    shadowed.push(CanonicalKey {
+                        created_at: item.timestamp,
+                        id: item.id,
+                    });
+                }
             }
         }
     }
+    shadowed
 }

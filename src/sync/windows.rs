@@ -19,8 +19,8 @@ use super::outcome::{Outcome, PeerReport, Step};
 use super::peer_memory::Remembered;
 use super::plan::ExchangePlan;
 use crate::limits::{
-    AUTHORS_PER_FILTER, GIFT_WRAP_DATED_BACK, HISTORY_EVENTS_PER_RUN, PROFILES_ASKED_MAX,
-    WHOLE_HISTORY_EVERY, WINDOW, WINDOW_SLACK,
+    AUTHORS_PER_FILTER, GIFT_WRAP_DATED_BACK, HISTORY_EVENTS_PER_RUN, LOOK_AGAIN_AFTER,
+    PROFILES_ASKED_MAX, WHOLE_HISTORY_EVERY, WINDOW, WINDOW_SLACK,
 };
 use crate::transfer::windows::{Budget, Read, Reading, probe};
 use crate::transfer::{
@@ -366,5 +366,3 @@ async fn confirm(transfer: &Transfer, tally: &mut Tally) -> Result<u64, Transfer
     transfer.remember_shadowed(keys).await?;
     Ok(shadowed.len() as u64)
 }
-
-const LOOK_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
