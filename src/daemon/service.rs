@@ -1,7 +1,8 @@
 //! The running station: the schedule and the signals.
 //!
 //! SIGINT and SIGTERM end it in order; SIGHUP reads the configuration again. A run is due at start, every so often, and a
-//! moment after a station was found that no run has met: it does not wait for the hour. A run that is due while another is
+//! moment after a station was found that no run has met: it does not wait for the hour. Whom a run did not reach is tried again
+//! by itself a minute later, until the circuit breaker of runs has it rest. A run that is due while another is
 //! in progress is remembered once, not queued: `Notify` holds one permit.
 
 use std::collections::BTreeSet;
@@ -16,10 +17,12 @@ use super::station::{Station, StationError};
 use crate::config::{Config, ConfigError};
 use crate::peer::PeerAddress;
 use crate::schedule::ScheduleOptions;
-use crate::sync::{Neighbours, Runner, SyncRequest};
+use crate::sync::{Neighbours, Outcome, RunReport, Runner, SyncRequest};
 
 /// Stations are found in swarms: whom else the next moment brings is met by the same run.
 const FOUND_GATHER_FOR: Duration = Duration::from_secs(3);
+/// Whom a run did not reach is tried again so soon.
+const MISSED_TRIED_AFTER: Duration = Duration::from_secs(60);
 /// Whatever is found, runs for its sake are no closer together than this.
 const FOUND_RUN_EVERY: Duration = Duration::from_secs(60);
 
@@ -148,21 +151,43 @@ fn found(neighbours: &Neighbours) -> BTreeSet<PeerAddress> {
 }
 
 async fn make_runs(runner: Runner, due: Arc<Notify>) {
+    let mut missed = Vec::new();
     loop {
-        due.notified().await;
+        if missed.is_empty() {
+            due.notified().await;
+        } else {
+            // A run that is due meets them too.
+            tokio::select! {
+                () = due.notified() => missed.clear(),
+                () = tokio::time::sleep(MISSED_TRIED_AFTER) => {}
+            }
+        }
         // A station without peers serves its clients, and that is all.
         if runner.peers().is_empty() {
+            missed.clear();
             continue;
         }
         let request = SyncRequest {
+            peers: std::mem::take(&mut missed),
             scheduled: true,
             ..SyncRequest::default()
         };
         match runner.trigger_in_turn(&request).await {
-            Ok(_) => {}
+            Ok(report) => missed = missed_in(&report),
             Err(error) => tracing::error!(%error, "the scheduled run did not take place"),
         }
     }
+}
+
+/// Whom a run did not reach: somebody who was only just found, or restarts. They are tried again soon, until they rest.
+fn missed_in(report: &RunReport) -> Vec<PeerAddress> {
+    let missed = report
+        .peers
+        .iter()
+        .filter(|peer| peer.outcome == Outcome::Failed && !peer.was_reached());
+    missed
+        .filter_map(|peer| peer.address.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

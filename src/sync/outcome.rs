@@ -166,6 +166,22 @@ impl PeerReport {
         self.outcome == Outcome::Skipped && reason == Some(QUIET)
     }
 
+    /// The run ended before this exchange did, because nothing may be shared any more.
+    pub(super) fn halt(&mut self, why: &str) {
+        if self.outcome == Outcome::Deadline {
+            self.outcome = if self.stored > 0 || self.uploaded > 0 {
+                Outcome::Partial
+            } else {
+                Outcome::Failed
+            };
+            self.error = Some(Failure {
+                step: self.step,
+                reason: "halted".to_owned(),
+                detail: why.to_owned(),
+            });
+        }
+    }
+
     /// Whether the peer was reached at all.
     pub fn was_reached(&self) -> bool {
         self.error

@@ -1,5 +1,6 @@
 //! One run: all peers at once, within a bound, under one lock and one deadline; one report.
 //!
+//! A reload after which nothing may be shared any more (D16) cuts it off as well.
 //! The lock is the kernel's; whoever finds it held gets a report that says `skipped`. On the deadline exchanges are
 //! dropped where they are: what they stored stays, and their reports say how far they came. A slow peer delays no
 //! other, except for its place among those exchanged with at a time. History is written whatever the outcome.
@@ -73,6 +74,8 @@ pub struct RunContext {
 
 /// Runs `plan`; `announce` gets what follows the run before it starts.
 ///
+/// `halted` says why nothing may be shared any more: the run ends then.
+///
 /// Cancel safety: as on the deadline, but without a report.
 ///
 /// # Errors
@@ -80,6 +83,7 @@ pub struct RunContext {
 pub async fn run(
     context: &RunContext,
     plan: RunPlan,
+    mut halted: watch::Receiver<Option<String>>,
     announce: impl FnOnce(RunProgress),
 ) -> Result<RunReport, RunError> {
     let RunContext { clock, state, .. } = context;
@@ -113,7 +117,11 @@ pub async fn run(
     }
     let all = async move { while all.next().await.is_some() {} };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
-    let in_time = tokio::time::timeout(plan.deadlines.run, all).await.is_ok();
+    let all = tokio::time::timeout(plan.deadlines.run, all);
+    let cut_off = tokio::select! {
+        in_time = all => in_time.is_err().then_some(CutOff::Deadline),
+        Some(why) = becomes_halted(&mut halted) => Some(CutOff::Halted(why)),
+    };
     for exchange in &mut exchanges {
         exchange.remember(&mut memory, context, &plan);
     }
@@ -126,10 +134,14 @@ pub async fn run(
                 .map(|success| clock.unix_seconds().saturating_sub(*success)),
         };
     }
-    let outcome = if in_time {
-        RunReport::outcome_of(&peers)
-    } else {
-        Outcome::Deadline
+    if let Some(CutOff::Halted(why)) = &cut_off {
+        for peer in &mut peers {
+            peer.halt(why);
+        }
+    }
+    let outcome = match cut_off {
+        Some(CutOff::Deadline) => Outcome::Deadline,
+        Some(CutOff::Halted(_)) | None => RunReport::outcome_of(&peers),
     };
     let report = RunReport {
         run_id: run_id(context, started_at),
@@ -149,6 +161,20 @@ pub async fn run(
     let saved = saving.await.map_err(std::io::Error::from);
     saved.flatten().map_err(RunError::Memory)?;
     Ok(report)
+}
+
+/// Why a run did not end by itself.
+enum CutOff {
+    /// Its time was up.
+    Deadline,
+    /// Nothing may be shared any more (D16).
+    Halted(String),
+}
+
+/// Waits until nothing may be shared any more; gives why. `None` if nobody is there to say so.
+async fn becomes_halted(halted: &mut watch::Receiver<Option<String>>) -> Option<String> {
+    let why = halted.wait_for(Option::is_some).await.ok()?.clone();
+    why
 }
 
 fn run_id(context: &RunContext, started_at: u64) -> String {

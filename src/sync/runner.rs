@@ -118,7 +118,8 @@ impl Runner {
         // Nobody closes it: waiting cannot fail.
         let _turn = self.turn.acquire().await;
         let plan = self.plan(request)?;
-        Ok(Box::pin(run(&self.context, plan, |_| {})).await?)
+        let halted = self.surroundings.halted.clone();
+        Ok(Box::pin(run(&self.context, plan, halted, |_| {})).await?)
     }
 
     /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
@@ -135,7 +136,10 @@ impl Runner {
     ) -> Result<RunReport, TriggerError> {
         let plan = self.plan(request)?;
         match self.turn.try_acquire() {
-            Ok(_turn) => Ok(Box::pin(run(&self.context, plan, announce)).await?),
+            Ok(_turn) => {
+                let halted = self.surroundings.halted.clone();
+                Ok(Box::pin(run(&self.context, plan, halted, announce)).await?)
+            }
             Err(_) => Ok(RunReport::skipped(&self.context, plan.dry_run)),
         }
     }
