@@ -36,10 +36,14 @@ pub mod discovery;
 pub mod services;
 // Events as JSON lines, in and out.
 pub mod archive;
+// The relay on this machine that the station serves.
+pub mod home;
 // Making our set and a peer's equal.
 pub mod transfer;
 // A conversation with a relay.
 pub mod relay_client;
+// A write policy that somebody else wrote.
+pub mod plugin;
 // The only door into the store.
 pub mod ingest;
 // Nostr messages and WebSocket framing.
@@ -53,8 +57,9 @@ pub mod tunnel;
 // Events and distance made up for demonstration, measuring and tests.
 pub mod distance;
 pub mod samples;
-// What everything rests on: memory, open files, bounds, tasks, time, randomness, small files.
+// What everything rests on: memory, child processes, open files, bounds, tasks, time, randomness, small files.
 pub mod allocator;
+pub mod child_process;
 pub mod limits;
 pub mod open_files;
 pub mod random;

@@ -134,6 +134,22 @@ pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 << 20;
 /// How often an event is offered in one exchange to a peer that says it is too fast.
 pub const OFFERED_MAX: u8 = 5;
 
+/// Home relay: events given to one import. strfry commits every 10,000 lines of an import by itself.
+pub const IMPORT_BATCH_EVENTS: usize = 10_000;
+/// Home relay: bytes of events given to one import, but for the last event.
+pub const IMPORT_BATCH_BYTES: usize = 8 << 20;
+/// Home relay: how many step deadlines one import may take. strfry verifies and stores a full batch in one to two seconds
+/// on a PC, ten times that on a small board, and waits its turn behind a relay whose plugin takes 190 ms for each event.
+pub const IMPORT_STEPS: u32 = 4;
+/// Home relay: how long an import that was killed may take to be gone.
+pub const IMPORT_REAP_DEADLINE: Duration = Duration::from_secs(5);
+/// Home relay: what is kept of one line that an import says.
+pub const IMPORT_LINE_BYTES: usize = 4 << 10;
+/// Home relay: how often a batch is read back when the sets change meanwhile.
+pub const IMPORT_READ_BACKS_MAX: usize = 4;
+/// Home relay: of a run's time, one part in so many is kept for what goes to it last.
+pub const HOME_SHARE_OF_RUN: u32 = 6;
+
 /// Forged or unreadable events that end an exchange, when they are also more than the share below (D8).
 pub const FORGERIES_MAX: u64 = 100;
 /// One in this many.
@@ -171,6 +187,25 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Characters of a subscription's name (NIP-01).
 pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
+
+/// Write policy plugin: questions that wait to be written to it. Above it, whoever asks waits.
+pub const PLUGIN_QUEUE: usize = 256;
+/// Write policy plugin: questions without an answer.
+pub const PLUGIN_QUESTIONS_MAX: usize = 256;
+/// Write policy plugin: bytes that wait to be written, but for the last question.
+pub const PLUGIN_OUTGOING_BYTES: usize = 256 << 10;
+/// Write policy plugin: one line of its output.
+pub const PLUGIN_LINE_BYTES: usize = 64 << 10;
+/// Write policy plugin: how long a question may wait for its answer, unless configured.
+pub const PLUGIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Write policy plugin: the pause before it is started anew, doubled each time until it answers.
+pub const PLUGIN_PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// Write policy plugin: the longest such pause.
+pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Write policy plugin: how long one that was killed may take to be gone.
+pub const PLUGIN_REAP_DEADLINE: Duration = Duration::from_secs(5);
+/// Write policy plugin: between two lines in the log about what goes wrong with it.
+pub const PLUGIN_LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Tunnels: anonymous memory of the process above which no more connections of stations are taken: four times what the
 /// largest exchange needs.

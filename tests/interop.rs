@@ -27,7 +27,7 @@ fn an_empty_configuration_listens_on_this_machine_at_port_7777() {
     let path = folder.path().join("constellation.toml");
     std::fs::write(&path, "").expect("a folder of ours");
     let config = constellation::config::Config::load(&path, true, std::iter::empty());
-    let listen = config.expect("all keys have defaults").relay.listen;
+    let listen = config.expect("all keys have defaults").relay_listens();
     assert_eq!(listen.to_string(), "127.0.0.1:7777");
 }
 

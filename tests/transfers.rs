@@ -25,7 +25,7 @@ use constellation::sync::{
     SyncRequest, exchange, plan,
 };
 use constellation::time::{Clock, TimeSource};
-use constellation::transfer::{Claims, Tally, Unresolved};
+use constellation::transfer::{Claims, Offering, Tally, Unresolved};
 use nostr::event::Event;
 use tokio::sync::watch;
 
@@ -518,6 +518,7 @@ async fn exchange_with(
         tasks: tasks.clone(),
         deadlines: PATIENT,
         claims: Arc::clone(claims),
+        offering: Offering::Events,
         progress: watch::Sender::default(),
     };
     let (mut report, mut tally) = (PeerReport::new(peer), Tally::default());

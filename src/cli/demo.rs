@@ -71,7 +71,7 @@ async fn start(
     let name = format!("station {number}");
     let mut config = Config::default();
     config.station.name.clone_from(&name);
-    config.relay.listen = "127.0.0.1:0".parse().map_err(Failure::local)?;
+    config.relay.listen = Some("127.0.0.1:0".parse().map_err(Failure::local)?);
     config.tunnel.enabled = with_tunnels;
     config.tunnel.listen = Some(vec![
         "/ip4/127.0.0.1/tcp/0".parse().map_err(Failure::local)?,

@@ -4,6 +4,7 @@
 //! `CONSTELLATION_RELAY__LISTEN=…` overrides `[relay] listen`; what it holds is taken as a text, or as TOML where the
 //! key takes no text. Absent file: all defaults, unless it was named.
 
+mod home;
 mod sample;
 mod tunnel;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 pub use sample::sample;
 pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions};
 
+use crate::home::{HomeRelayAddress, HomeWrite, StrfryCommand};
 use crate::relay_server::RelayOptions;
 use crate::schedule::ScheduleOptions;
 use crate::sync::{Deadlines, PeerOptions, ScopeOptions, SyncOptions};
@@ -57,6 +59,12 @@ pub struct StationOptions {
     pub name: String,
     /// The name of the constellation. Absent: that of its swarm key, or the one it joined, or one of its own.
     pub constellation: Option<String>,
+    /// The address of an existing relay on this machine that the station serves: a peer of every run, first and last.
+    pub home_relay: Option<HomeRelayAddress>,
+    /// How events get into it: "import" (by `strfry_command`, past its write policy) or "event".
+    pub home_write: HomeWrite,
+    /// The words of the command that is given `import`.
+    pub strfry_command: StrfryCommand,
 }
 
 impl Default for StationOptions {
@@ -64,6 +72,9 @@ impl Default for StationOptions {
         Self {
             name: "constellation".into(),
             constellation: None,
+            home_relay: None,
+            home_write: HomeWrite::default(),
+            strfry_command: StrfryCommand::default(),
         }
     }
 }
@@ -150,11 +161,17 @@ impl Config {
         };
         // Read by itself first: only so do errors name the line.
         let alone: Self = toml::from_str(&text).map_err(invalid)?;
+        let checked = |config: Self| {
+            config.checked().map_err(|message| ConfigError::Invalid {
+                path: path.to_owned(),
+                message,
+            })
+        };
         let mut overrides: Vec<(String, String)> = environment
             .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name != LOG_VARIABLE)
             .collect();
         if overrides.is_empty() {
-            return Ok(alone);
+            return checked(alone);
         }
         overrides.sort();
         let mut table: toml::Table = toml::from_str(&text).map_err(invalid)?;
@@ -163,13 +180,14 @@ impl Config {
             config = apply(&mut table, &variable, &value)
                 .map_err(|message| ConfigError::Variable { variable, message })?;
         }
-        Ok(config)
+        checked(config)
     }
 
     /// The part that runs depend on.
     pub fn sync_options(&self) -> SyncOptions {
         SyncOptions {
             peers: self.peers.clone(),
+            home: self.home(),
             scope: self.scope.clone(),
             deadlines: Deadlines::default(),
         }
@@ -225,7 +243,7 @@ fn parse_value(text: &str) -> Option<toml::Value> {
 mod tests {
     use super::*;
 
-    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    pub(super) fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("constellation.toml");
         std::fs::write(&path, text).expect("ours");

@@ -17,9 +17,19 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # The name of the constellation. By default it is known by its swarm key, or is the one that this station joined, or one
 # of its own. When it changes, nothing is shared until you confirm it: constellation init --accept-constellation.
 #constellation = "our-constellation"
+# An existing relay on this machine that this station serves, for instance a strfry: it is read first and written last in
+# every run. Beside one, [relay] listens at port 7778 by default. None by default.
+#home_relay = "ws://127.0.0.1:7777"
+# How events get into it: "import" (by the import of strfry_command, so that its write policy plugin is never asked) or
+# "event" (by EVENT, as into any relay).
+#home_write = "import"
+# The command to which "import" is added, as words; no shell reads it. strfry looks for its database where it is started
+# and where its configuration says: ["env", "-C", "/home/captain/.zen/strfry", "./strfry"] starts it in that folder.
+#strfry_command = ["strfry"]
 
 [relay]
-# Where the relay listens. Loopback only: open it to others behind a proxy, or by your own decision.
+# Where the relay listens (beside a home relay by default at port 7778). Loopback only: open it to others behind a
+# proxy, or by your own decision.
 #listen = "127.0.0.1:7777"
 # What clients are told of the relay (NIP-11).
 #name = "constellation"
@@ -46,6 +56,16 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #event_bytes_max = 262144
 #event_tags_max = 5000
 #events_per_minute = 600
+# A write policy plugin as strfry has them (a line of JSON in, a line out), as the words of a command; none by default. It
+# is asked about verified events before they are stored; never about what runs fetch, nor about constellation import.
+#plugin = ["/usr/local/bin/policy"]
+# How long an event may wait for its answer, at most a minute.
+#plugin_timeout = "5s"
+# What is done with an event while the plugin does not answer, or does not run: "reject" (whoever offered it may try
+# again) or "accept".
+#plugin_on_failure = "reject"
+# Whose events it is asked about: "clients" (who publish over TCP), "stations" (admitted ones, through their tunnels).
+#plugin_asks = ["clients"]
 
 [tunnel]
 # Tunnels to other stations over libp2p, as kubo's "ipfs p2p". Only admitted stations may enter: those listed here, those
@@ -135,7 +155,18 @@ mod tests {
             .collect();
         let config: Config = toml::from_str(&uncommented).expect("valid when uncommented");
         let defaults = Config::default();
-        assert_eq!(config.relay.listen, defaults.relay.listen);
+        assert_eq!(config.relay.listen, Some(defaults.relay_listens()));
+        assert_eq!(
+            config.station.strfry_command,
+            defaults.station.strfry_command
+        );
+        assert_eq!(config.station.home_write, defaults.station.home_write);
+        assert_eq!(config.relay.plugin_timeout, defaults.relay.plugin_timeout);
+        assert_eq!(
+            config.relay.plugin_on_failure,
+            defaults.relay.plugin_on_failure
+        );
+        assert_eq!(config.relay.plugin_asks, defaults.relay.plugin_asks);
         assert_eq!(config.schedule, defaults.schedule);
         assert_eq!(config.peers.len(), 1);
         let kinds = config.scope.kinds.expect("given");

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::station::{Station, StationError};
 use crate::config::Config;
 use crate::ingest::Scope;
+use crate::plugin::{Plugin, PluginOptions};
 use crate::relay_server::{RelayContext, RelayOptions, RelayServer, RemoteParty, serve_connection};
 use crate::services::RelayEntrance;
 
@@ -18,6 +19,7 @@ pub struct StationRelay {
     context: Arc<RelayContext>,
     options: watch::Sender<Arc<RelayOptions>>,
     scope: watch::Sender<Arc<Scope>>,
+    plugin: watch::Sender<Option<Arc<PluginOptions>>>,
 }
 
 impl StationRelay {
@@ -42,6 +44,13 @@ impl StationRelay {
     /// Takes over what can change while it is served.
     pub fn reconfigure(&self, config: &Config) {
         self.options.send_replace(Arc::new(config.relay.clone()));
+        // A plugin that stays is not started anew.
+        let plugin = config.relay.plugin_options().map(Arc::new);
+        self.plugin.send_if_modified(|current| {
+            let is_another = *current != plugin;
+            *current = plugin;
+            is_another
+        });
         self.scope.send_replace(Arc::new(config.scope.shared()));
     }
 }
@@ -56,15 +65,18 @@ impl Station {
             |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
         let options = watch::Sender::new(Arc::new(config.relay.clone()));
         let scope = watch::Sender::new(Arc::new(config.scope.shared()));
-        let context = Arc::new(RelayContext::new(
+        let plugin = watch::Sender::new(config.relay.plugin_options().map(Arc::new));
+        let (asking, keeper) = Plugin::new(plugin.subscribe());
+        let context = RelayContext::new(
             self.ingest().clone(),
             self.clock().clone(),
             self.random().clone(),
             options.subscribe(),
             scope.subscribe(),
             self.known_as(),
-        ));
-        let listener = RelayServer::bind(config.relay.listen).map_err(|error| start(&error))?;
+        );
+        let context = Arc::new(context.with_plugin(asking));
+        let listener = RelayServer::bind(config.relay_listens()).map_err(|error| start(&error))?;
         let address = listener.local_addr();
         let server = RelayServer::new(Arc::clone(&context));
         // One task for each connection; the relay itself counts them against what is configured.
@@ -72,6 +84,9 @@ impl Station {
         let served = connections.clone();
         self.tasks()
             .spawn(async move { server.serve(listener, served).await })
+            .map_err(|error| start(&error))?;
+        self.tasks()
+            .spawn(keeper.run())
             .map_err(|error| start(&error))?;
         self.adopt_relay(Arc::clone(&context), connections);
         let started_at = self.clock().unix_seconds();
@@ -84,6 +99,7 @@ impl Station {
             context,
             options,
             scope,
+            plugin,
         })
     }
 }

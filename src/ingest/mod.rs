@@ -15,6 +15,7 @@
 mod committer;
 mod examiner;
 mod flow;
+mod foresight;
 mod inbox;
 mod origin;
 mod pipeline;

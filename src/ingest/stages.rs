@@ -231,6 +231,16 @@ fn gate(
     Ok(verdicts)
 }
 
+/// Whether the gate decides about every event of a submission.
+pub(super) fn is_decided(
+    store: &Store,
+    submitted: Submitted,
+    now: u64,
+) -> Result<bool, StoreError> {
+    let verdicts = gate(store, &[submitted], now)?;
+    Ok(verdicts.iter().flatten().all(Option::is_some))
+}
+
 /// When a commit may end early.
 pub(super) struct Cut<'c> {
     /// Not before this many events.

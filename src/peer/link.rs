@@ -17,6 +17,16 @@ pub enum Direction {
     Both,
 }
 
+/// What a peer is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Role {
+    /// Another station, or a relay anywhere.
+    #[default]
+    Peer,
+    /// The relay on this machine that the station serves: met first, and last.
+    Home,
+}
+
 impl Direction {
     /// Whether events are fetched.
     pub fn is_down(self) -> bool {

@@ -10,7 +10,7 @@ mod stream;
 
 pub use address::{AddressError, PeerAddress, StationAddress, Target};
 pub use bandwidth::Bandwidth;
-pub use link::Direction;
+pub use link::{Direction, Role};
 pub use multiaddr::{Multiaddr, PeerId};
 pub use quiet_hours::QuietHours;
 pub use stream::{ByteStream, Stream};

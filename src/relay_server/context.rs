@@ -17,6 +17,7 @@ use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
 use crate::peer::PeerId;
+use crate::plugin::Plugin;
 use crate::random::Random;
 use crate::time::Clock;
 
@@ -107,6 +108,7 @@ pub struct RelayContext {
     options: watch::Receiver<Arc<RelayOptions>>,
     scope: watch::Receiver<Arc<Scope>>,
     pub(super) peer_id: watch::Receiver<PeerId>,
+    pub(super) plugin: Option<Plugin>,
     pub(super) hoard: Arc<Hoard>,
     pub(super) closing: CancellationToken,
     readers: Arc<Semaphore>,
@@ -134,11 +136,18 @@ impl RelayContext {
             options,
             scope,
             peer_id,
+            plugin: None,
             hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL)),
             closing: CancellationToken::new(),
             readers: Arc::new(Semaphore::new(readers)),
             connections: watch::Sender::new(0),
         }
+    }
+
+    /// The same relay, which asks this plugin before it stores an event.
+    pub fn with_plugin(mut self, plugin: Plugin) -> Self {
+        self.plugin = Some(plugin);
+        self
     }
 
     /// Takes no more connections, lets those there are answer what is due and say goodbye, and waits until they

@@ -29,6 +29,7 @@ mod negotiation;
 mod options;
 mod outbox;
 mod page;
+mod plugin_asked;
 mod publish;
 mod requests;
 mod stored;

@@ -4,9 +4,10 @@
 //! that make no sense are errors, never ignored. Everything but `listen` and `connections_max` may change while the
 //! relay runs: connections look at the current options at each message.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use constellation_event::EventLimits;
 use nostr::key::PublicKey;
@@ -14,14 +15,17 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use url::Url;
 
-use crate::limits::{CONNECTIONS_MAX, FILTERS_MAX, NEG_SESSIONS_MAX, SUBSCRIPTIONS_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, FILTERS_MAX, NEG_SESSIONS_MAX, PLUGIN_TIMEOUT, SUBSCRIPTIONS_MAX,
+};
+use crate::plugin::{AskedAbout, PluginCommand, PluginFailure, PluginOptions, plugin_timeout};
 
 /// The relay's options.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelayOptions {
-    /// Address and port to listen on. A change takes effect at the next start.
-    pub listen: SocketAddr,
+    /// Address and port to listen on; see [`Self::listens`]. A change takes effect at the next start.
+    pub listen: Option<SocketAddr>,
     /// The relay's name, as clients show it.
     pub name: String,
     /// What it is, in a sentence.
@@ -57,13 +61,22 @@ pub struct RelayOptions {
     pub event_tags_max: usize,
     /// Events that one connection may publish in a minute; this machine and admitted stations are exempt.
     pub events_per_minute: u32,
+    /// A strfry-style write policy plugin, as the words of a command; it is asked before an event is stored.
+    pub plugin: Option<PluginCommand>,
+    /// How long an event may wait for its answer.
+    #[serde(deserialize_with = "plugin_timeout")]
+    pub plugin_timeout: Duration,
+    /// What is done with an event about which it does not rule.
+    pub plugin_on_failure: PluginFailure,
+    /// Whose events it is asked about.
+    pub plugin_asks: BTreeSet<AskedAbout>,
 }
 
 impl Default for RelayOptions {
     fn default() -> Self {
         let event = EventLimits::default();
         Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7777),
+            listen: None,
             name: "constellation".to_owned(),
             description: "A station that keeps its relay equal with those of its constellation."
                 .to_owned(),
@@ -80,11 +93,32 @@ impl Default for RelayOptions {
             event_bytes_max: event.bytes_max,
             event_tags_max: event.tags_max,
             events_per_minute: 600,
+            plugin: None,
+            plugin_timeout: PLUGIN_TIMEOUT,
+            plugin_on_failure: PluginFailure::default(),
+            plugin_asks: BTreeSet::from([AskedAbout::Clients]),
         }
     }
 }
 
 impl RelayOptions {
+    /// Where it listens: as configured, else on loopback at port 7777, or 7778 beside a home relay.
+    pub fn listens(&self, beside_home_relay: bool) -> SocketAddr {
+        let port = if beside_home_relay { 7778 } else { 7777 };
+        let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        self.listen.unwrap_or(default)
+    }
+
+    /// The write policy plugin, if there is one.
+    pub fn plugin_options(&self) -> Option<PluginOptions> {
+        Some(PluginOptions {
+            command: self.plugin.clone()?,
+            timeout: self.plugin_timeout,
+            on_failure: self.plugin_on_failure,
+            asks: self.plugin_asks.clone(),
+        })
+    }
+
     /// How large an event may be.
     pub fn event_limits(&self) -> EventLimits {
         EventLimits {
@@ -181,7 +215,8 @@ mod tests {
     fn nothing_said_means_the_defaults() {
         let options = read("").unwrap();
         assert_eq!(options, RelayOptions::default());
-        assert_eq!(options.listen.to_string(), "127.0.0.1:7777");
+        assert_eq!(options.listens(false).to_string(), "127.0.0.1:7777");
+        assert_eq!(options.listens(true).to_string(), "127.0.0.1:7778");
         assert_eq!(options.write, WritePolicy::Loopback);
     }
 
@@ -209,6 +244,12 @@ mod tests {
             "listne = '127.0.0.1:1'",
             "listen = 'here'",
             "own_urls = ['relay.example.org']",
+            "plugin = []",
+            "plugin = 'policy'",
+            "plugin_timeout = '0s'",
+            "plugin_timeout = '2h'",
+            "plugin_on_failure = 'shrug'",
+            "plugin_asks = ['everybody']",
             "pubkey = 'me'",
         ] {
             assert!(read(toml).is_err(), "{toml}");

@@ -2,6 +2,7 @@
 //!
 //! Takes raw events; gives `(id, accepted, reason)` for each, as verdicts come. Who may write follows from the party
 //! and the options of the moment. Many are in flight at a time; above the bound the connection is not read from.
+//! A write policy plugin, where there is one, is asked before (see `plugin_asked`).
 //! Reasons: `duplicate:` and no reason at all mean that we have it; a superseded event is `blocked:`, for it is not
 //! stored here, and whoever pushes must not count it as delivered. Cancelling loses verdicts, never events.
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use super::bounds::{EVENT_BYTES_IN_FLIGHT, EVENTS_IN_FLIGHT};
 use super::context::{RelayContext, RemoteParty};
 use super::options::WritePolicy;
+use super::plugin_asked::PluginAsked;
 use crate::ingest::{Ingest, IngestError, Lane, Origin, Source, Verdict, Writers};
 use crate::protocol::{ReasonPrefix, hex};
 
@@ -140,7 +142,13 @@ impl Publishing {
         }
         self.bytes += bytes;
         let (ingest, source) = (context.ingest.clone(), self.source.clone());
+        let asking = PluginAsked::about(party, context);
         self.in_flight.push(Box::pin(async move {
+            if let Some(asking) = asking
+                && let Some(answer) = asking.ask(&source, &origin, &event).await
+            {
+                return (answer, bytes);
+            }
             let verdicts = ingest.submit(&source, origin, vec![event]).await;
             (answer(id, verdicts, &terms), bytes)
         }));

@@ -2,6 +2,7 @@
 
 mod ending;
 mod negotiating;
+mod plugin;
 mod publishing;
 mod requesting;
 

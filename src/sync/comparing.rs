@@ -22,12 +22,24 @@ use crate::transfer::{Author, Slice, Tally, Transfer, TransferError};
 pub(super) struct Comparison {
     /// Whole histories or windows; the first is being walked.
     spans: VecDeque<Slice>,
-    /// How many seconds a slice may have; `None`: all that is left at once.
-    seconds: Option<u64>,
+    size: Size,
+    /// What the peer says that it compares at most, with some to spare.
+    stated: Option<u64>,
     outcome: Outcome,
     sums: Sums,
     /// Slices that could not be made smaller and were too big, since one was not; `None`: none ever was not.
     refused_in_a_row: Option<u32>,
+}
+
+/// How large the next slice is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// All that is left.
+    Whole,
+    /// So many events of ours, as a guess of how many the peer has.
+    Events(u64),
+    /// So many seconds.
+    Seconds(u64),
 }
 
 impl Comparison {
@@ -44,7 +56,8 @@ impl Comparison {
         };
         Self {
             spans,
-            seconds: None,
+            size: Size::Whole,
+            stated: None,
             outcome: Outcome::Converged,
             sums: Sums::default(),
             refused_in_a_row: None,
@@ -63,7 +76,7 @@ impl Comparison {
         tally: &mut Tally,
     ) -> Result<Outcome, (Step, TransferError)> {
         while let Some(span) = self.spans.front() {
-            transfer.slice = self.next_of(span, transfer.clock.unix_seconds());
+            transfer.slice = self.next_of(transfer, span).await;
             match passes(transfer, plan, &self.sums, report, tally).await {
                 Ok(outcome) => {
                     self.refused_in_a_row = Some(0);
@@ -73,7 +86,7 @@ impl Comparison {
                     self.pass_over(&transfer.slice);
                 }
                 Err((step, TransferError::TooBig { cap, text })) => {
-                    if let Err(text) = self.split(transfer, cap, text) {
+                    if let Err(text) = self.split(transfer, cap, text).await {
                         // Nothing is small enough for it.
                         let refused = self.refused_in_a_row.map(|refused| refused + 1);
                         self.refused_in_a_row = refused;
@@ -98,25 +111,32 @@ impl Comparison {
     }
 
     /// The newest part of what is left of a span.
-    fn next_of(&self, span: &Slice, now: u64) -> Slice {
-        let Some(seconds) = self.seconds else {
-            return span.clone();
+    async fn next_of(&self, transfer: &Transfer, span: &Slice) -> Slice {
+        let since = match self.size {
+            Size::Whole => None,
+            Size::Events(events) => oldest_of(transfer, span, events).await,
+            Size::Seconds(seconds) => {
+                let newest = span.until.unwrap_or_else(|| transfer.clock.unix_seconds());
+                let oldest = newest.saturating_sub(seconds.saturating_sub(1));
+                Some(oldest).filter(|oldest| *oldest > 0)
+            }
         };
-        let newest = span.until.unwrap_or(now);
-        let oldest = newest.saturating_sub(seconds.saturating_sub(1));
         Slice {
-            since: if oldest == 0 {
-                span.since
-            } else {
-                Some(span.since.map_or(oldest, |since| since.max(oldest)))
-            },
+            since: since.max(span.since),
             ..span.clone()
         }
     }
 
     /// `done` is compared, or left as a gap: goes on below it, with larger slices.
     fn pass_over(&mut self, done: &Slice) {
-        self.seconds = self.seconds.map(|seconds| seconds.saturating_mul(2));
+        self.size = match self.size {
+            Size::Whole => Size::Whole,
+            Size::Events(events) => {
+                let most = self.stated.unwrap_or(u64::MAX);
+                Size::Events(events.saturating_mul(2).min(most))
+            }
+            Size::Seconds(seconds) => Size::Seconds(seconds.saturating_mul(2)),
+        };
         let Some(span) = self.spans.front_mut() else {
             return;
         };
@@ -132,23 +152,33 @@ impl Comparison {
     }
 
     /// The slice at hand is too big for the peer. An error if it cannot be made smaller.
-    fn split(&mut self, transfer: &Transfer, cap: Option<u64>, text: String) -> Result<(), String> {
+    async fn split(
+        &mut self,
+        transfer: &Transfer,
+        cap: Option<u64>,
+        text: String,
+    ) -> Result<(), String> {
         let slice = &transfer.slice;
         let newest = slice.until.unwrap_or_else(|| transfer.clock.unix_seconds());
         let seconds = newest
             .saturating_sub(slice.since.unwrap_or(0))
             .saturating_add(1);
         if seconds > 1 {
-            let ours = count_of(transfer);
-            // What we have of it is a guess of what the peer has.
-            let fits = cap.zip(ours).filter(|(cap, ours)| ours > cap).map_or(
-                seconds / 2,
-                |(cap, ours)| {
-                    let share = u128::from(seconds) * u128::from(cap) * 4 / (u128::from(ours) * 5);
-                    u64::try_from(share).unwrap_or(seconds).min(seconds / 2)
-                },
-            );
-            self.seconds = Some(fits.max(1));
+            if let Some(cap) = cap {
+                self.stated = Some((cap * 4 / 5).max(1));
+            }
+            let ours = count_of(transfer, slice).await.unwrap_or(0);
+            let fewer = self.stated.unwrap_or(u64::MAX).min(ours / 2);
+            let fewer = match self.size {
+                Size::Events(events) => fewer.min(events / 2),
+                Size::Whole | Size::Seconds(_) => fewer,
+            };
+            // Where we have little of it, the peer has more, and what we have says nothing.
+            self.size = if fewer > 0 && ours > fewer {
+                Size::Events(fewer)
+            } else {
+                Size::Seconds(seconds / 2)
+            };
             return Ok(());
         }
         match &slice.kinds {
@@ -174,10 +204,28 @@ impl Comparison {
 /// After so many a relay means something else than size.
 const REFUSED_IN_A_ROW_MAX: u32 = 100;
 
-/// How many events of the slice at hand we have; a guess, so failing to read it is no failure.
-fn count_of(transfer: &Transfer) -> Option<u64> {
-    let snapshot = transfer.ingest.store().snapshot().ok()?;
-    let set = StoredSet::new(&snapshot, &transfer.slice.set_scope());
-    let whole = set.summary(&Bound::MIN, &Bound::INFINITY).ok()?;
-    Some(whole.count)
+/// How many events of a slice we have; a guess, so failing to read it is no failure.
+async fn count_of(transfer: &Transfer, slice: &Slice) -> Option<u64> {
+    let (store, scope) = (transfer.ingest.store().clone(), slice.set_scope());
+    let counting = tokio::task::spawn_blocking(move || {
+        let snapshot = store.snapshot().ok()?;
+        let set = StoredSet::new(&snapshot, &scope);
+        let whole = set.summary(&Bound::MIN, &Bound::INFINITY).ok()?;
+        Some(whole.count)
+    });
+    counting.await.ok()?
+}
+
+/// The second in which the newest `events` of ours in a slice begin; `None` if there are no more, or it cannot be told.
+async fn oldest_of(transfer: &Transfer, slice: &Slice, events: u64) -> Option<u64> {
+    let ours = count_of(transfer, slice).await?;
+    let before = ours.checked_sub(events).filter(|before| *before > 0)?;
+    let (store, scope) = (transfer.ingest.store().clone(), slice.set_scope());
+    let looking = tokio::task::spawn_blocking(move || {
+        let snapshot = store.snapshot().ok()?;
+        let set = StoredSet::new(&snapshot, &scope);
+        let found = set.select(&Bound::MIN, &Bound::INFINITY, &[before]).ok()?;
+        Some(found.first()?.timestamp)
+    });
+    looking.await.ok()?
 }

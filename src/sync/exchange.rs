@@ -23,12 +23,13 @@ use super::plan::ExchangePlan;
 use super::windows::Windows;
 use crate::ingest::{Ingest, Lane};
 use crate::limits::{ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, WITHOUT_NIP77_REMEMBERED};
+use crate::peer::Role;
 use crate::random::Random;
 use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
 use crate::transfer::{
-    Author, Claims, Introduction, Learnt, Pulse, Slice, Tally, Transfer, TransferError,
+    Author, Claims, Introduction, Learnt, Offering, Pulse, Slice, Tally, Transfer, TransferError,
     TransferProgress,
 };
 
@@ -51,6 +52,8 @@ pub struct ExchangeContext {
     pub deadlines: Deadlines,
     /// Who of the run fetches what.
     pub claims: Arc<Claims>,
+    /// How the peer is offered what it lacks.
+    pub offering: Offering,
     /// Where progress is shown.
     pub progress: watch::Sender<TransferProgress>,
 }
@@ -146,6 +149,7 @@ async fn attempt(
         scope: plan.scope.clone(),
         fetches: plan.direction.is_down() && !plan.dry_run,
         offers: plan.direction.is_up() && !plan.dry_run,
+        offering: context.offering.clone(),
         slice: whole(plan),
         introduction: Arc::new(Introduction::new(
             context.nostr_key.clone(),
@@ -286,7 +290,8 @@ fn author_lists(
     plan: &ExchangePlan,
     remembered: &Remembered,
 ) -> Vec<Arc<[Author]>> {
-    if transfer.limits.is_station && !remembered.asked_by_author {
+    let shares_all = transfer.limits.is_station || plan.role == Role::Home;
+    if shares_all && !remembered.asked_by_author {
         return Vec::new();
     }
     lists_of(transfer, plan)

@@ -5,6 +5,8 @@
 //!                                          └─────────────────────────────────────────────────► RunReport ─► history
 //! ```
 //!
+//! "All at once" but for a home relay: it is read before, and written after all others (`home`).
+//!
 //! Invariants: at most one run per station at a time, held by a kernel lock; every exchange ends in exactly one
 //! outcome; "converged" is said only of sets whose fingerprints were compared after the last transfer.
 //! Deliberately absent: when to run (the daemon's), how to show it (the CLI's), the configuration file.
@@ -12,6 +14,7 @@
 mod comparing;
 mod exchange;
 mod history;
+mod home;
 mod lock;
 mod opening;
 mod options;

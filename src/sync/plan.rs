@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest, kind_set};
+use crate::home::HomeOptions;
 use crate::ingest::Scope;
-use crate::peer::{Bandwidth, Direction, PeerAddress};
+use crate::peer::{Bandwidth, Direction, PeerAddress, Role};
 
 /// What to do with one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExchangePlan {
     /// The peer.
     pub address: PeerAddress,
+    /// What it is to us.
+    pub role: Role,
     /// Which way.
     pub direction: Direction,
     /// What is shared.
@@ -35,6 +38,8 @@ pub struct ExchangePlan {
 pub struct RunPlan {
     /// One for each peer.
     pub exchanges: Vec<ExchangePlan>,
+    /// The home relay, if one of them is with it.
+    pub home: Option<HomeOptions>,
     /// Compare only.
     pub dry_run: bool,
     /// Nobody asked for it: peers that rest are left alone.
@@ -105,6 +110,7 @@ pub fn plan(
         let kinds = kind_set(named.or(scope.kinds.as_ref()), dms)?;
         exchanges.push(ExchangePlan {
             address: peer.address,
+            role: Role::Peer,
             direction: request.direction.unwrap_or(peer.direction),
             scope: Arc::new(Scope {
                 kinds,
@@ -123,10 +129,26 @@ pub fn plan(
     }
     Ok(RunPlan {
         exchanges,
+        home: None,
         dry_run: request.dry_run,
         is_scheduled: request.scheduled,
         deadlines,
     })
+}
+
+impl RunPlan {
+    /// The same plan with the home relay's role for the exchange with it, which comes first in every list.
+    pub fn with_home(mut self, home: HomeOptions) -> Self {
+        for exchange in &mut self.exchanges {
+            if exchange.address == home.relay {
+                exchange.role = Role::Home;
+            }
+        }
+        self.exchanges
+            .sort_by_key(|exchange| exchange.role != Role::Home);
+        self.home = Some(home);
+        self
+    }
 }
 
 /// A peer named in a request keeps what the configuration says of it, but is dialled as it is named now.
@@ -159,6 +181,7 @@ mod tests {
     use constellation_eventstore::KindSet;
 
     use super::*;
+    use crate::home::{HomeWrite, StrfryCommand};
     use crate::sync::{DEFAULT_KINDS, KindsSpec};
 
     const NOW: u64 = 1_700_000_000;
@@ -331,6 +354,30 @@ mod tests {
         let (day, night) = ("06:00-18:00", "18:00-06:00");
         assert_ne!(is_quiet(day, true), is_quiet(night, true));
         assert!(!is_quiet(day, false) && !is_quiet(night, false));
+    }
+
+    #[test]
+    fn the_home_relay_has_its_role_and_comes_first() {
+        let home = HomeOptions {
+            relay: "ws://home".parse().expect("an address"),
+            write: HomeWrite::Import,
+            strfry_command: StrfryCommand::default(),
+        };
+        let peers = [peer("ws://a"), peer("ws://home"), peer("ws://b")];
+        let plan = planned(&SyncRequest::default(), &peers).expect("a plan");
+        let plan = plan.with_home(home.clone());
+        let planned: Vec<_> = plan
+            .exchanges
+            .iter()
+            .map(|exchange| (exchange.address.as_str(), exchange.role))
+            .collect();
+        let expected = [
+            ("ws://home", Role::Home),
+            ("ws://a", Role::Peer),
+            ("ws://b", Role::Peer),
+        ];
+        assert_eq!(planned, expected);
+        assert_eq!(plan.home, Some(home));
     }
 
     #[test]

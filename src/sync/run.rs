@@ -1,4 +1,5 @@
-//! One run: all peers at once, within a bound, under one lock and one deadline; one report.
+//! One run: the home relay first, then all peers at once, within a bound, then the home relay again; under one lock and
+//! one deadline; one report.
 //!
 //! A reload after which nothing may be shared any more (D16) cuts it off as well.
 //! The lock is the kernel's; whoever finds it held gets a report that says `skipped`. On the deadline exchanges are
@@ -11,15 +12,18 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::exchange::{ExchangeContext, exchange};
 use super::history::{History, HistoryError};
+use super::home::{FirstPart, offering};
 use super::lock::{FileLock, LockError};
 use super::outcome::{Failure, Outcome, PeerReport, QUIET, RunReport, Step};
 use super::peer_memory::{PeerMemory, Remembered};
 use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
-use crate::limits::EXCHANGES_AT_ONCE;
+use crate::limits::{EXCHANGES_AT_ONCE, HOME_SHARE_OF_RUN};
+use crate::peer::Role;
 use crate::protocol::hex;
 use crate::random::Random;
 use crate::relay_client::{Dial, NostrKey};
@@ -109,18 +113,20 @@ pub async fn run(
         .collect();
     announce(exchanges.iter().map(Exchange::progress).collect());
 
-    let places = Semaphore::new(EXCHANGES_AT_ONCE);
-    let claims = Arc::new(Claims::default());
-    let mut all = FuturesUnordered::new();
-    for exchange in &mut exchanges {
-        all.push(exchange.carry_out(context, &plan, &places, &claims));
-    }
-    let all = async move { while all.next().await.is_some() {} };
+    let parts = RunParts {
+        context,
+        plan: &plan,
+        places: Semaphore::new(EXCHANGES_AT_ONCE),
+        claims: Arc::new(Claims::default()),
+    };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
-    let all = tokio::time::timeout(plan.deadlines.run, all);
-    let cut_off = tokio::select! {
-        in_time = all => in_time.is_err().then_some(CutOff::Deadline),
-        Some(why) = becomes_halted(&mut halted) => Some(CutOff::Halted(why)),
+    let cut_off = {
+        let all = carry_out_all(&parts, &mut exchanges);
+        let all = tokio::time::timeout(plan.deadlines.run, Box::pin(all));
+        tokio::select! {
+            in_time = all => (in_time != Ok(true)).then_some(CutOff::Deadline),
+            Some(why) = becomes_halted(&mut halted) => Some(CutOff::Halted(why)),
+        }
     };
     for exchange in &mut exchanges {
         exchange.remember(&mut memory, context, &plan);
@@ -177,6 +183,41 @@ async fn becomes_halted(halted: &mut watch::Receiver<Option<String>>) -> Option<
     why
 }
 
+/// What the exchanges of a run share.
+pub(super) struct RunParts<'r> {
+    pub(super) context: &'r RunContext,
+    pub(super) plan: &'r RunPlan,
+    places: Semaphore,
+    claims: Arc<Claims>,
+}
+
+/// Carries all exchanges out; says whether those with peers were in time, so that some of it is left for the home relay.
+async fn carry_out_all(parts: &RunParts<'_>, exchanges: &mut [Exchange]) -> bool {
+    let whole = parts.plan.deadlines.run;
+    let ends = Instant::now() + (whole - whole / HOME_SHARE_OF_RUN);
+    let (mut home, peers): (Vec<&mut Exchange>, Vec<&mut Exchange>) = exchanges
+        .iter_mut()
+        .partition(|exchange| exchange.plan.role == Role::Home);
+    for exchange in &mut home {
+        exchange.carry_out_first(parts).await;
+    }
+    let mut all: FuturesUnordered<_> = peers
+        .into_iter()
+        .map(|exchange| exchange.carry_out(parts))
+        .collect();
+    let all = async move { while all.next().await.is_some() {} };
+    let in_time = if home.is_empty() {
+        all.await;
+        true
+    } else {
+        tokio::time::timeout_at(ends, all).await.is_ok()
+    };
+    for exchange in &mut home {
+        exchange.carry_out_last(parts).await;
+    }
+    in_time
+}
+
 fn run_id(context: &RunContext, started_at: u64) -> String {
     let random = hex::encode(&context.random.bytes::<4>());
     format!("{started_at}-{random}")
@@ -202,11 +243,14 @@ fn milliseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-struct Exchange {
-    plan: ExchangePlan,
-    report: PeerReport,
-    tally: Tally,
+/// One exchange of the run, and what came of it so far.
+pub(super) struct Exchange {
+    pub(super) plan: ExchangePlan,
+    pub(super) report: PeerReport,
+    pub(super) tally: Tally,
     remembered: Remembered,
+    /// Of the home relay, the part that is over.
+    pub(super) first: FirstPart,
     progress: watch::Sender<TransferProgress>,
 }
 
@@ -218,6 +262,7 @@ impl Exchange {
             report,
             tally: Tally::default(),
             remembered,
+            first: FirstPart::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -232,6 +277,7 @@ impl Exchange {
                 detail: "the time was up".to_owned(),
             });
         }
+        self.first.add_to(&mut report);
         report.take_tally(self.tally);
         report
     }
@@ -284,18 +330,16 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(
-        &mut self,
-        run: &RunContext,
-        plan: &RunPlan,
-        places: &Semaphore,
-        claims: &Arc<Claims>,
-    ) {
+    /// Exchanges with the peer, once there is a place, unless it is left alone by this run.
+    pub(super) async fn carry_out(&mut self, parts: &RunParts<'_>) {
+        let RunParts {
+            context: run, plan, ..
+        } = parts;
         if self.rests(run, plan) {
             return;
         }
         // Nobody closes it: waiting for a place cannot fail, and without one the report stays as it began.
-        let Ok(_place) = places.acquire().await else {
+        let Ok(_place) = parts.places.acquire().await else {
             return;
         };
         // One task for the conversation, the others to spare while those of earlier attempts end.
@@ -309,7 +353,8 @@ impl Exchange {
             random: run.random.clone(),
             tasks: group.clone(),
             deadlines: plan.deadlines,
-            claims: Arc::clone(claims),
+            claims: Arc::clone(&parts.claims),
+            offering: offering(self.plan.role, plan),
             progress: self.progress.clone(),
         };
         let exchanged = exchange(

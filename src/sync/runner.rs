@@ -13,6 +13,7 @@ use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
 use super::plan::{PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
+use crate::home::HomeOptions;
 use crate::peer::{PeerAddress, PeerId};
 
 /// The part of the configuration that runs depend on.
@@ -20,6 +21,8 @@ use crate::peer::{PeerAddress, PeerId};
 pub struct SyncOptions {
     /// The configured peers.
     pub peers: Vec<PeerOptions>,
+    /// The home relay: a peer of every run.
+    pub home: Option<HomeOptions>,
     /// What is shared.
     pub scope: ScopeOptions,
     /// How long things may take.
@@ -149,13 +152,24 @@ impl Runner {
             return Err(PlanError::Halted(why));
         }
         let options = self.options.borrow().clone();
-        plan(
-            request,
+        let mut request = request.clone();
+        if let Some(home) = &options.home
+            && !request.peers.is_empty()
+        {
+            // Whoever else is named: what came from them is to be there too.
+            request.peers.push(home.relay.clone());
+        }
+        let plan = plan(
+            &request,
             &self.peers(),
             &options.scope,
             options.deadlines,
             self.context.clock.unix_seconds(),
-        )
+        )?;
+        Ok(match &options.home {
+            Some(home) => plan.with_home(home.clone()),
+            None => plan,
+        })
     }
 
     /// Whether a run is in progress. Looks without touching the file lock: a run that begins meanwhile must not
@@ -164,9 +178,15 @@ impl Runner {
         self.turn.available_permits() == 0
     }
 
-    /// The configured peers that are not revoked, then those that were found.
+    /// The home relay, the configured peers that are not revoked, then those that were found.
     pub fn peers(&self) -> Vec<PeerOptions> {
-        let configured = self.options.borrow().peers.clone();
+        let options = self.options.borrow().clone();
+        let mut configured = options.peers.clone();
+        if let Some(home) = &options.home
+            && !configured.iter().any(|peer| peer.address == home.relay)
+        {
+            configured.insert(0, PeerOptions::of(home.relay.clone()));
+        }
         self.surroundings.neighbours.borrow().besides(configured)
     }
 

@@ -3,12 +3,13 @@
 //! ```text
 //! Findings ◄─ reconcile (NIP-77, our set ± overlay) ─► need ─► download ─► ingest ─► verdicts ─► overlay
 //!                                                  └──► have ─► upload ─► OKs ────────────────► overlay
+//!                                                          (home relay: import ─► read back ─► overlay)
 //! ```
 //!
 //! Takes a conversation with one peer, a scope and a window; gives counts and what stayed unresolved. What is found is
 //! fetched while more is being found; offering comes after ([`look_and_move`]). Every wait for the peer is under the
 //! step deadline, as far as the peer answers nothing else meanwhile ([`Pulse`]). Invariants: an upload counts only with
-//! its OK; what arrives is stored only through ingest; a peer's forgery is remembered against that peer alone; of the
+//! its OK, or when it is found at a home relay after an import; what arrives is stored only through ingest; a peer's forgery is remembered against that peer alone; of the
 //! exchanges of a run, one at a time fetches an id ([`Claims`]). Deliberately absent: connecting, deciding the outcome.
 //! Bounded: ids of a difference, requests, events and bytes in flight, rounds.
 
@@ -21,11 +22,13 @@ mod claims;
 mod claims_tests;
 mod download;
 mod findings;
+mod importing;
 mod intake;
 mod known;
 mod lots;
 mod memory;
 mod moving;
+mod offering;
 mod own;
 mod peer_limits;
 mod progress;
@@ -48,6 +51,7 @@ pub use authentication::Introduction;
 pub use claims::{Claimant, Claims};
 pub use findings::{Findings, Found};
 pub use moving::{Failed, Part, look_and_move, move_found};
+pub use offering::{HomeWriter, ImportCounts, ImportError, Offering};
 pub use peer_limits::PeerLimits;
 pub use progress::TransferProgress;
 pub use pulse::Pulse;
@@ -76,6 +80,8 @@ pub struct Transfer {
     pub fetches: bool,
     /// Whether what the peer lacks is to be offered.
     pub offers: bool,
+    /// How it is offered.
+    pub offering: Offering,
     /// What is compared now.
     pub slice: Slice,
     /// Who we are to the peer, should it ask.
@@ -150,6 +156,9 @@ pub enum TransferError {
         /// All that were delivered.
         delivered: u64,
     },
+    /// The home relay's import failed.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// Our own store failed.
     #[error("our store: {0}")]
     Ingest(#[from] IngestError),
@@ -174,6 +183,7 @@ impl TransferError {
             Self::Unsettled(_) => "unsettled",
             Self::TooManyRounds(_) => "too_many_rounds",
             Self::Forgeries { .. } => "forgeries",
+            Self::Import(error) => error.label(),
             Self::Ingest(IngestError::DiskFull) => "disk_full",
             Self::Ingest(IngestError::Store(_)) => "store",
             Self::Ingest(IngestError::Closed) => "closing",

@@ -13,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::download::{Fetched, download};
+use super::importing::import;
+use super::offering::Offering;
 use super::upload::upload;
 use super::{Findings, Reconciled, Tally, Transfer, TransferError, reconcile};
 
@@ -91,7 +93,14 @@ async fn move_parts(
     };
     let offering = async {
         if transfer.offers {
-            let offered = upload(transfer, findings, &tally);
+            let offered = async {
+                match &transfer.offering {
+                    Offering::Events => upload(transfer, findings, &tally).await,
+                    Offering::Import(writer) => {
+                        import(transfer, writer.as_ref(), findings, &tally).await
+                    }
+                }
+            };
             side_by_side.part(Part::Upload, offered).await;
         }
     };

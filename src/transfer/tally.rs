@@ -101,14 +101,32 @@ pub struct Tally {
     pub taken: Option<HashMap<[u8; 32], u64>>,
     /// The last pass offered nothing, because something was not fetched.
     pub offering_waited: bool,
-    unresolved: LeftOver,
+    unresolved: Named,
     /// Of slices that were compared before.
-    unresolved_before: LeftOver,
+    unresolved_before: Named,
+    /// What the peer does not take, for good or for a while: told also when nothing else differs.
+    refused: Named,
     gaps: Vec<Gap>,
 }
 
-/// By reason: ids, as many as are named, and how many there are.
-type LeftOver = BTreeMap<String, (HashSet<[u8; 32]>, u64)>;
+/// Reasons told apart; all others are one.
+const REASONS_NAMED: usize = 32;
+
+/// By reason: ids up to a bound, and how many there are.
+type Named = BTreeMap<String, (HashSet<[u8; 32]>, u64)>;
+
+fn name(list: &mut Named, id: [u8; 32], why: &str) {
+    let is_full = list.len() >= REASONS_NAMED && !list.contains_key(why);
+    let why = if is_full { "other" } else { why };
+    let (named, count) = list.entry(why.to_owned()).or_default();
+    if named.len() < UNRESOLVED_IDS_NAMED {
+        if named.insert(id) {
+            *count += 1;
+        }
+    } else if !named.contains(&id) {
+        *count += 1;
+    }
+}
 
 impl Tally {
     /// What is left over so far stays so, whatever becomes of the next slice.
@@ -128,17 +146,12 @@ impl Tally {
 
     /// Notes an id that could not be dealt with.
     pub fn leave(&mut self, id: [u8; 32], why: &str) {
-        if !self.unresolved.contains_key(why) && self.unresolved.len() >= 32 {
-            return self.leave(id, "other");
-        }
-        let (named, count) = self.unresolved.entry(why.to_owned()).or_default();
-        if named.len() < UNRESOLVED_IDS_NAMED {
-            if named.insert(id) {
-                *count += 1;
-            }
-        } else if !named.contains(&id) {
-            *count += 1;
-        }
+        name(&mut self.unresolved, id, why);
+    }
+
+    /// Notes an id that the peer does not take, so that the report names it once. It is no difference any more.
+    pub fn name_refused(&mut self, id: [u8; 32], why: &str) {
+        name(&mut self.refused, id, why);
     }
 
     /// Notes a range that the peer could not be made to list. What is beyond the bound widens the last one noted.
@@ -180,22 +193,23 @@ impl Tally {
             .retain(|_, (named, _)| named.iter().any(|id| held_back.contains(id)));
     }
 
-    /// Forgets all events that were left over: there are none any more.
+    /// Forgets all events that were left over: there are none any more. What the peer does not take is still named.
     pub fn clear_unresolved(&mut self) {
         self.unresolved.clear();
     }
 
     /// Ids that are named as left over.
     pub fn explained(&self) -> HashSet<[u8; 32]> {
-        let named = self.unresolved.values().flat_map(|(named, _)| named);
-        named.copied().collect()
+        let reasons = self.unresolved.values().chain(self.refused.values());
+        reasons.flat_map(|(named, _)| named).copied().collect()
     }
 
-    /// What is left over, by reason.
+    /// What is left over, and what the peer does not take, by reason.
     pub fn unresolved(&self) -> Vec<Unresolved> {
         let mut all = self.clone();
         all.begin_slice();
-        let events = all.unresolved_before.iter().map(|(why, (named, count))| {
+        let reasons = all.unresolved_before.iter().chain(&all.refused);
+        let events = reasons.map(|(why, (named, count))| {
             let mut ids: Vec<String> = named.iter().map(|id| hex::encode(id)).collect();
             ids.sort_unstable();
             Unresolved::Events {

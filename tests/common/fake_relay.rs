@@ -86,7 +86,7 @@ impl FakeRelay {
     }
 
     /// The same; whoever asks for NIP-11 gets this document.
-    fn informed<F>(
+    pub(crate) fn informed<F>(
         information: Option<&'static str>,
         serve: impl Fn(Stream) -> F + Send + Sync + 'static,
     ) -> Self

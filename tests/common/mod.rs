@@ -9,6 +9,7 @@ pub(crate) mod delay;
 pub(crate) mod echo;
 pub(crate) mod fake_relay;
 pub(crate) mod runs;
+pub(crate) mod strfry;
 pub(crate) mod tunnelled;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -24,6 +24,15 @@ pub(crate) const SHORT: Deadlines = Deadlines {
 
 /// A run with these peers in this process, under these deadlines.
 pub(crate) fn run_within(home: &Home, peers: &[&str], deadlines: Deadlines) -> RunReport {
+    let options = SyncOptions {
+        deadlines,
+        ..SyncOptions::default()
+    };
+    run_with(home, peers, options)
+}
+
+/// A run with these options in this process; with these peers, if there are any.
+pub(crate) fn run_with(home: &Home, peers: &[&str], options: SyncOptions) -> RunReport {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -50,10 +59,6 @@ pub(crate) fn run_within(home: &Home, peers: &[&str], deadlines: Deadlines) -> R
             random: Random::system(),
             tasks: tasks.clone(),
             state: directory.state(),
-        };
-        let options = SyncOptions {
-            deadlines,
-            ..SyncOptions::default()
         };
         let options = tokio::sync::watch::Sender::new(Arc::new(options));
         let runner = Runner::new(context, options.subscribe(), Surroundings::none());

@@ -1,0 +1,108 @@
+//! A write policy that somebody else wrote: a program that is asked about events before they are stored, as strfry asks.
+//!
+//! ```text
+//! relay_server ─► Plugin::ask ─► (bounded queue) ─► PluginKeeper ─► a child process: a line of JSON in, a line out
+//! ```
+//!
+//! Takes events that are verified and would be stored; gives a [`Ruling`] about each. Many questions are under way at a
+//! time, answers are matched by the event's id. **It never blocks the station**: a plugin that does not answer in time, dies,
+//! does not start or answers garbage is started anew with growing pauses, and the configured policy decides meanwhile; that is
+//! counted, and logged at most once a minute. It is not asked about what runs fetch, nor about `constellation import`.
+//! Worst case: each question waits for the configured time.
+
+mod keeper;
+mod line;
+mod options;
+mod troubles;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+pub use keeper::PluginKeeper;
+pub use line::{Question, SourceType};
+pub use options::{AskedAbout, PluginCommand, PluginFailure, PluginOptions, plugin_timeout};
+use troubles::{Trouble, Troubles};
+
+use crate::limits::PLUGIN_QUEUE;
+
+/// What is to become of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ruling {
+    /// It is stored.
+    Accept,
+    /// It is not, and whoever offered it is told so.
+    Reject(String),
+    /// It is not, and whoever offered it is told that it was.
+    ShadowReject,
+    /// The plugin did not rule, and then nothing is to be stored: whoever offered it may do so again.
+    Unanswered,
+}
+
+/// A question on its way.
+#[derive(Debug)]
+struct Asked {
+    id: [u8; 32],
+    line: String,
+    reply: oneshot::Sender<Ruling>,
+}
+
+/// Asks the plugin. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    options: watch::Receiver<Option<Arc<PluginOptions>>>,
+    questions: mpsc::Sender<Asked>,
+    troubles: Arc<Troubles>,
+}
+
+impl Plugin {
+    /// A way to ask, and what keeps the program running: to be run as a task for as long as questions are asked. Both
+    /// follow the options; `None` is no plugin.
+    pub fn new(options: watch::Receiver<Option<Arc<PluginOptions>>>) -> (Self, PluginKeeper) {
+        let (questions, asked) = mpsc::channel(PLUGIN_QUEUE);
+        let troubles = Arc::new(Troubles::default());
+        let keeper = PluginKeeper::new(options.clone(), asked, Arc::clone(&troubles));
+        let plugin = Self {
+            options,
+            questions,
+            troubles,
+        };
+        (plugin, keeper)
+    }
+
+    /// The options, if there is a plugin and it is to be asked about such events.
+    pub fn is_asked_about(&self, source: AskedAbout) -> Option<Arc<PluginOptions>> {
+        let options = self.options.borrow().clone()?;
+        options.asks.contains(&source).then_some(options)
+    }
+
+    /// Asks; answers within the time that the options give.
+    ///
+    /// Cancel safety: the plugin may have been asked.
+    pub async fn ask(&self, options: &PluginOptions, question: &Question<'_>) -> Ruling {
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked {
+            id: question.id,
+            line: question.to_line(),
+            reply,
+        };
+        let waiting = async {
+            self.questions.send(asked).await.ok()?;
+            answer.await.ok()
+        };
+        let trouble = match timeout(options.timeout, waiting).await {
+            Ok(Some(ruling)) => return ruling,
+            Ok(None) => Trouble::Down,
+            Err(_) => Trouble::Late,
+        };
+        self.troubles.note(trouble);
+        match options.on_failure {
+            PluginFailure::Accept => Ruling::Accept,
+            PluginFailure::Reject => Ruling::Unanswered,
+        }
+    }
+}
