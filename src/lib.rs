@@ -9,6 +9,7 @@
 //!            ├─► schedule ─► sync ─► relay_client ─► transfer ─► ingest ─► (eventstore)
 //!            │     when      plan,    a peer's       reconcile,   verify,
 //!            │               run      relay          fetch, offer store
+//!            ├─► graph ─► (sync, relay_server)                        whose events are shared
 //!            ├─► relay_server ─────────────────────────────────────►┘
 //!            │     clients and other stations
 //!            └─► control ─► archive                                 import, export, count, check
@@ -34,6 +35,8 @@ pub mod relay_server;
 pub mod discovery;
 // What goes through tunnels, at both of their ends.
 pub mod services;
+// Whose events are shared: members, and whom they follow.
+pub mod graph;
 // Events as JSON lines, in and out.
 pub mod archive;
 // The relay on this machine that the station serves.

@@ -206,6 +206,28 @@ pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const PLUGIN_REAP_DEADLINE: Duration = Duration::from_secs(5);
 /// Write policy plugin: between two lines in the log about what goes wrong with it.
 pub const PLUGIN_LOG_EVERY: Duration = Duration::from_secs(60);
+/// Graph: authors in scope, unless the configuration says otherwise: 1.6 MB, and 3.4 MB in a filter.
+pub const GRAPH_AUTHORS_DEFAULT: usize = 50_000;
+/// Graph: the most that can be configured.
+pub const GRAPH_AUTHORS_MAX: usize = 1_000_000;
+/// Graph: entries of all follow lists together that are held: 8 MB, and at worst as many keys of 60 bytes. 4,000 lists of
+/// usual length; those of the least followed are not read beyond that.
+pub const GRAPH_FOLLOWS_MAX: usize = 2_000_000;
+/// Graph: files with keys.
+pub const GRAPH_FILES_MAX: usize = 10_000;
+/// Graph: bytes of one of them: 120,000 keys.
+pub const GRAPH_FILE_BYTES_MAX: u64 = 8 << 20;
+/// Graph: keys of all files together.
+pub const GRAPH_FILE_KEYS_MAX: usize = 200_000;
+/// Graph: how long a file's keys outlive it: an Astroport station deletes its lists every evening, and some run for an
+/// hour a day.
+pub const GRAPH_FILES_OUTLIVE: Duration = Duration::from_secs(48 * 3600);
+/// Graph: how often files are looked at, besides before each run.
+pub const GRAPH_LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Graph: how long follow lists that arrive gather before it is computed again.
+pub const GRAPH_GATHERS_FOR: Duration = Duration::from_secs(1);
+/// Graph: characters of a name that are shown.
+pub const GRAPH_NAME_CHARS_MAX: usize = 64;
 
 /// Tunnels: anonymous memory of the process above which no more connections of stations are taken: four times what the
 /// largest exchange needs.

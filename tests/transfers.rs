@@ -15,6 +15,7 @@ use common::{
 };
 use constellation::config::Config;
 use constellation::daemon::{DataDirectory, Station};
+use constellation::graph::Graph;
 use constellation::limits::{
     CLAIM_OVERDUE, DOWNLOAD_BYTES_MAX, UNSETTLED_BYTES_MAX, UPLOADS_FIRST,
 };
@@ -507,7 +508,15 @@ async fn exchange_with(
         peers: vec![peer.parse().expect("an address")],
         ..SyncRequest::default()
     };
-    let planned = plan(&request, &[], &ScopeOptions::default(), PATIENT, now()).expect("a plan");
+    let planned = plan(
+        &request,
+        &[],
+        &ScopeOptions::default(),
+        &Graph::default(),
+        PATIENT,
+        now(),
+    )
+    .expect("a plan");
     let tasks = station.tasks().child(2);
     let context = ExchangeContext {
         ingest: station.ingest().clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::peer::{Direction, PeerAddress};
-use crate::sync::KindsSpec;
+use crate::sync::{AuthorsSpec, KindsSpec};
 use crate::tunnel::ServiceName;
 
 /// Keeps a group of Nostr relays equal.
@@ -71,6 +71,8 @@ pub(super) enum Command {
     Join(JoinArguments),
     /// Who there is and who may enter
     Peers(PeersArguments),
+    /// Whose events are shared under n2: members, and how many they and those whom they follow lead to
+    Members(MembersArguments),
     /// Write a commented configuration
     Init(InitArguments),
     /// Measure this machine: imports, exchanges near and far
@@ -193,6 +195,16 @@ pub(super) enum PeersCommand {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct MembersArguments {
+    /// Show everybody, not only members
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct JsonArguments {
     /// Print one JSON object
     #[arg(long)]
@@ -220,9 +232,9 @@ pub(super) struct SyncArguments {
     /// Kinds to share: "all", or numbers and ranges such as 0,1,30000-30003
     #[arg(long, value_name = "LIST")]
     pub(super) kinds: Option<KindsSpec>,
-    /// Whose events to share; only "all" is built so far
-    #[arg(long, value_name = "WHO", value_parser = parse_authors)]
-    pub(super) authors: Option<AllAuthors>,
+    /// Whose events to share: "all", "n2" (members, whom they follow, and whom those follow), or public keys
+    #[arg(long, value_name = "WHO")]
+    pub(super) authors: Option<AuthorsSpec>,
     /// Share private messages too (kinds 4, 13, 1059)
     #[arg(long)]
     pub(super) dms: bool,
@@ -296,17 +308,6 @@ pub(super) struct BenchArguments {
     pub(super) json: bool,
 }
 
-/// `--authors all`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AllAuthors;
-
-fn parse_authors(text: &str) -> Result<AllAuthors, String> {
-    match text {
-        "all" => Ok(AllAuthors),
-        _ => Err("sharing only some authors (n2, or a list) is not built yet; use \"all\"".into()),
-    }
-}
-
 /// The longest that a token may be good.
 const LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -351,11 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused() {
-        let words = ["constellation", "sync", "--authors", "n2"];
+    fn authors_that_are_none_are_refused() {
+        let words = ["constellation", "sync", "--authors", "n3"];
         let error = Arguments::try_parse_from(words)
             .expect_err("refused")
             .to_string();
-        assert!(error.contains("not built yet"), "{error}");
+        assert!(error.contains("names no authors"), "{error}");
     }
 }

@@ -17,6 +17,7 @@ mod demo;
 mod events;
 mod exit;
 mod init;
+mod members;
 mod progress;
 mod run;
 mod status;
@@ -83,6 +84,7 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Invite(command) => tunnel::invite(&global, command).await,
         Command::Join(command) => tunnel::join(&global, command).await,
         Command::Peers(command) => tunnel::peers(&global, command).await,
+        Command::Members(command) => members::members(&global, &command).await,
         Command::Init(command) => init::init(&global, &command).await,
         Command::Bench(command) => {
             global.refuse_for("bench")?;

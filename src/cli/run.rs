@@ -10,6 +10,10 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let config = global.load_config()?;
     let (file, named) = global.config_file()?;
     let station = global.open_to_run(&config).await?;
+    if let Err(error) = station.start_graph().await {
+        station.close().await;
+        return Err(error.into());
+    }
     let relay = match station.start_relay(&config) {
         Ok(relay) => relay,
         Err(error) => {

@@ -26,6 +26,7 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
         full: arguments.full,
         peers: arguments.peer,
         kinds: arguments.kinds,
+        authors: arguments.authors,
         dms: arguments.dms,
         direction: arguments.direction,
         dry_run: arguments.dry_run,

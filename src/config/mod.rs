@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 pub use sample::sample;
 pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions};
 
+use crate::graph::GraphOptions;
 use crate::home::{HomeRelayAddress, HomeWrite, StrfryCommand};
 use crate::relay_server::RelayOptions;
 use crate::schedule::ScheduleOptions;
@@ -181,6 +182,11 @@ impl Config {
                 .map_err(|message| ConfigError::Variable { variable, message })?;
         }
         checked(config)
+    }
+
+    /// The part that says who is in the graph.
+    pub fn graph_options(&self) -> GraphOptions {
+        self.scope.graph(self.astroport.enabled)
     }
 
     /// The part that runs depend on.

@@ -121,6 +121,24 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #kinds = "0,1,3,5,6,7,62,30023,30024,31922-31925"
 # Also share private messages (kinds 4, 13, 1059).
 #dms = false
+# Whose events are shared: "all", "n2" (members, whom they follow, and whom those follow), or a list of public keys (npub
+# or hex). By default all with stations, and with relays (ws://, wss://) n2 once members are known.
+#authors = "n2"
+# Members: the public keys (npub or hex) that this station vouches for. The station and captain keys of the cards of an
+# Astroport swarm are members too.
+#members = []
+# Files with members' keys, one a line. Paths are absolute and may be patterns: * within a name, ** for any folders. What
+# was in a file counts for 48 hours after it has gone.
+#member_files = ["/home/captain/.zen/game/nostr/*/HEX", "/home/captain/.zen/flashmem/**/HEX"]
+# Files with friends of friends, as other stations merge them; they count as those whom n2 ends with.
+#friend_files = ["/home/captain/.zen/tmp/swarm/*/amisOfAmis.txt"]
+# Files with keys that friend_files do not bring in. Whom members follow, or those whom they follow, is never blocked, and
+# where all are shared nobody is.
+#blacklist_files = ["/home/captain/.zen/strfry/blacklist.txt"]
+# The most authors under n2: members first, then whom they follow, then the others, each the most followed first.
+#authors_max = 50000
+# The file that those whom members follow, and whom these follow, are merged into; what others write there stays.
+#merge_into = "/home/captain/.zen/strfry/amisOfAmis.txt"
 
 [schedule]
 # How often to exchange with all peers; also at start. "0s" never does it by itself.
@@ -135,6 +153,8 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #direction = "both"
 # Kinds shared with this peer instead of those of [scope].
 #kinds = "all"
+# Whose events are shared with this peer, as in [scope].
+#authors = "all"
 # Bytes a second that may go to this peer, and as many from it; at least 16000. No limit by default.
 #bandwidth = 125000
 # Hours of the day (local time) in which scheduled runs leave it alone; none by default.
@@ -169,6 +189,7 @@ mod tests {
         assert_eq!(config.relay.plugin_asks, defaults.relay.plugin_asks);
         assert_eq!(config.schedule, defaults.schedule);
         assert_eq!(config.peers.len(), 1);
+        assert_eq!(config.scope.authors_max, defaults.scope.authors_max);
         let kinds = config.scope.kinds.expect("given");
         let listed = crate::sync::KindsSpec::List(crate::sync::DEFAULT_KINDS.into());
         assert_eq!(kinds, listed, "the list in the comment is the default");

@@ -16,6 +16,7 @@ use tokio_util::io::StreamReader;
 use super::commands::TunnelCommand;
 use super::messages::{CommandError, StatusReport, SyncLine};
 use crate::archive::{ImportReport, VerifyReport};
+use crate::graph::MembersReport;
 use crate::sync::{RunReport, SyncRequest};
 use crate::transfer::TransferProgress;
 
@@ -153,6 +154,15 @@ impl ControlClient {
             whole(Vec::new()),
         )
         .await
+    }
+
+    /// Who is in the graph: members, or `all`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn members(&self, all: bool) -> Result<MembersReport, ControlError> {
+        let path = format!("/members?all={all}");
+        self.ask(Method::GET, &path, whole(Vec::new())).await
     }
 
     /// Has the store checked.

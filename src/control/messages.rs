@@ -70,6 +70,7 @@ impl From<TriggerError> for CommandError {
     fn from(error: TriggerError) -> Self {
         match error {
             TriggerError::Plan(error) => Self::usage(error),
+            TriggerError::Graph(error) => Self::local(error),
             TriggerError::Run(error) => Self::local(error),
         }
     }

@@ -26,6 +26,7 @@ use super::messages::{CommandError, PeerStatus, StatusReport, SyncLine};
 use super::tunnel_state::TunnelState;
 use crate::archive::{self, Export};
 use crate::discovery::TrustFiles;
+use crate::graph::{GraphKeeper, MembersReport};
 use crate::ingest::Ingest;
 use crate::limits::HISTORY_RUNS_MAX;
 use crate::peer::PeerId;
@@ -58,6 +59,8 @@ pub struct StationFacts {
 pub struct ControlContext {
     /// The door to the store.
     pub ingest: Ingest,
+    /// Whose events are shared under `n2`.
+    pub graph: GraphKeeper,
     /// Makes runs.
     pub runner: Runner,
     /// Time.
@@ -138,6 +141,7 @@ fn router(context: Arc<ControlContext>) -> Router {
         .route("/import", post(post_import))
         .route("/export", get(get_export))
         .route("/count", get(get_count))
+        .route("/members", get(get_members))
         .route("/verify", post(post_verify))
         .route("/tunnels", post(post_tunnels))
         .layer(axum::extract::DefaultBodyLimit::disable())
@@ -330,6 +334,23 @@ async fn get_count(
 ) -> Result<axum::Json<u64>, CommandError> {
     let now = context.clock.unix_seconds();
     archive::count(context.ingest.store(), parameter.parse()?, now)
+        .await
+        .map(axum::Json)
+        .map_err(CommandError::local)
+}
+
+#[derive(Deserialize)]
+struct MembersParameter {
+    all: bool,
+}
+
+async fn get_members(
+    State(context): State<Arc<ControlContext>>,
+    Query(parameter): Query<MembersParameter>,
+) -> Result<axum::Json<MembersReport>, CommandError> {
+    context
+        .graph
+        .report(parameter.all)
         .await
         .map(axum::Json)
         .map_err(CommandError::local)

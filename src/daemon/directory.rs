@@ -75,6 +75,11 @@ impl DataDirectory {
         self.state().join("swarm.json")
     }
 
+    /// The last known keys of files and cards.
+    pub fn graph(&self) -> PathBuf {
+        self.state().join("graph.json")
+    }
+
     /// Held by the one process that writes.
     pub fn lock(&self) -> PathBuf {
         self.root.join("constellation.lock")

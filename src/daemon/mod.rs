@@ -1,7 +1,7 @@
 //! A station: its data directory, its parts, and how they start and end.
 //!
 //! ```text
-//! DataDirectory ─► Station::open (lock, identity, store, ingest, control socket) ─► start_relay, start_tunnels ─► service (signals, schedule)
+//! DataDirectory ─► Station::open (lock, identity, store, ingest, control socket) ─► start_graph, start_relay, start_tunnels ─► service (signals, schedule)
 //! ```
 //!
 //! The composition root: everything is built here and handed down; nothing below knows of it. Shutdown follows the
@@ -10,6 +10,7 @@
 mod calibration;
 mod directory;
 mod relay;
+mod scope;
 mod service;
 mod station;
 mod tunnels;

@@ -7,7 +7,6 @@ use tokio::sync::watch;
 
 use super::station::{Station, StationError};
 use crate::config::Config;
-use crate::ingest::Scope;
 use crate::plugin::{Plugin, PluginOptions};
 use crate::relay_server::{RelayContext, RelayOptions, RelayServer, RemoteParty, serve_connection};
 use crate::services::RelayEntrance;
@@ -18,7 +17,6 @@ pub struct StationRelay {
     address: SocketAddr,
     context: Arc<RelayContext>,
     options: watch::Sender<Arc<RelayOptions>>,
-    scope: watch::Sender<Arc<Scope>>,
     plugin: watch::Sender<Option<Arc<PluginOptions>>>,
 }
 
@@ -41,7 +39,7 @@ impl StationRelay {
         })
     }
 
-    /// Takes over what can change while it is served.
+    /// Takes over what can change while it is served; its scope follows the station's.
     pub fn reconfigure(&self, config: &Config) {
         self.options.send_replace(Arc::new(config.relay.clone()));
         // A plugin that stays is not started anew.
@@ -51,7 +49,6 @@ impl StationRelay {
             *current = plugin;
             is_another
         });
-        self.scope.send_replace(Arc::new(config.scope.shared()));
     }
 }
 
@@ -64,7 +61,7 @@ impl Station {
         let start =
             |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
         let options = watch::Sender::new(Arc::new(config.relay.clone()));
-        let scope = watch::Sender::new(Arc::new(config.scope.shared()));
+        let scope = self.follow_scope()?;
         let plugin = watch::Sender::new(config.relay.plugin_options().map(Arc::new));
         let (asking, keeper) = Plugin::new(plugin.subscribe());
         let context = RelayContext::new(
@@ -72,7 +69,7 @@ impl Station {
             self.clock().clone(),
             self.random().clone(),
             options.subscribe(),
-            scope.subscribe(),
+            scope,
             self.known_as(),
         );
         let context = Arc::new(context.with_plugin(asking));
@@ -98,7 +95,6 @@ impl Station {
             address,
             context,
             options,
-            scope,
             plugin,
         })
     }

@@ -15,6 +15,7 @@ use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
 use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts, TunnelState};
 use crate::discovery::TrustFiles;
+use crate::graph::GraphKeeper;
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::peer::PeerId;
@@ -73,6 +74,7 @@ pub struct Station {
     clock: Clock,
     random: Random,
     ingest: Ingest,
+    graph: GraphKeeper,
     runner: Runner,
     tasks: TaskGroup,
     /// Conversations of runs.
@@ -112,10 +114,14 @@ impl Station {
         let random = Random::system();
         let opening = {
             let (directory, clock, random) = (directory.clone(), clock.clone(), random.clone());
-            let own_urls = config.relay.own_urls.clone();
-            tokio::task::spawn_blocking(move || open_files(&directory, &clock, &random, own_urls))
+            let (own_urls, graph) = (config.relay.own_urls.clone(), config.graph_options());
+            tokio::task::spawn_blocking(move || {
+                let (lock, identity, ingest) = open_files(&directory, &clock, &random, own_urls)?;
+                let graph = GraphKeeper::new(ingest.clone(), clock, directory.graph(), graph);
+                Ok::<_, StationError>((lock, identity, ingest, graph))
+            })
         };
-        let (lock, identity, ingest) = opening
+        let (lock, identity, ingest, graph) = opening
             .await
             .map_err(|error| StationError::Start(error.to_string()))??;
         // Before anybody can ask for a run.
@@ -131,6 +137,7 @@ impl Station {
         let surroundings = Surroundings {
             neighbours: found.subscribe(),
             halted: halted.subscribe(),
+            graph: Some(graph.clone()),
         };
         let context = RunContext {
             ingest: ingest.clone(),
@@ -166,6 +173,7 @@ impl Station {
             published: tunnels.clone(),
             known_as: known_as.clone(),
             trust_files: trust_files.clone(),
+            graph: graph.clone(),
         };
         let station = Self {
             directory,
@@ -173,6 +181,7 @@ impl Station {
             clock,
             random,
             ingest,
+            graph,
             runner,
             tasks,
             run_tasks,
@@ -220,6 +229,7 @@ impl Station {
     pub fn control_context(&self, tasks: TaskGroup) -> ControlContext {
         ControlContext {
             ingest: self.ingest.clone(),
+            graph: self.graph.clone(),
             runner: self.runner.clone(),
             clock: self.clock.clone(),
             facts: self.facts.subscribe(),
@@ -254,6 +264,16 @@ impl Station {
     /// The door to the store.
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
+    }
+
+    /// Whose events are shared under `n2`.
+    pub fn graph(&self) -> &GraphKeeper {
+        &self.graph
+    }
+
+    /// The part of the configuration in force that runs depend on.
+    pub(super) fn sync_options(&self) -> watch::Receiver<Arc<SyncOptions>> {
+        self.sync_options.subscribe()
     }
 
     /// Makes runs.
@@ -349,6 +369,7 @@ impl Station {
         }
         self.sync_options
             .send_replace(Arc::new(config.sync_options()));
+        self.graph.configure(config.graph_options());
         self.facts
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
         // Only after what runs go by is in force.

@@ -4,10 +4,12 @@
 //! Invariant: none is taken of another PeerID than its folder's, or of another UPlanet. Deliberately absent: what was known
 //! before (`swarm_folder.rs`). Worst case: `CARD_BYTES_MAX` of JSON.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use nostr::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,6 +46,9 @@ pub struct SwarmStation {
     pub reach: Reach,
     /// Where it may be reached.
     pub addresses: Vec<Multiaddr>,
+    /// The public keys that it and its captain sign events with.
+    #[serde(default)]
+    pub keys: BTreeSet<PublicKey>,
 }
 
 mod as_text {
@@ -143,6 +148,7 @@ pub(super) fn read_card(
         name: text(&card, "hostname").unwrap_or_default(),
         reach: reach(&card, path),
         addresses: addresses(&card),
+        keys: keys(&card),
     }))
 }
 
@@ -172,6 +178,13 @@ fn is_loopback(address: &PeerAddress) -> bool {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => true,
     }
+}
+
+/// Its own and its captain's; one that is none is passed over.
+fn keys(card: &Value) -> BTreeSet<PublicKey> {
+    let said = ["NODEHEX", "captainHEX"].into_iter();
+    said.filter_map(|key| PublicKey::from_hex(&text(card, key)?).ok())
+        .collect()
 }
 
 /// Where the station says it is; else where its kind usually listens, at its public address.

@@ -272,3 +272,32 @@ async fn a_card_that_appears_is_found_without_waiting_for_the_next_look() {
         .await
         .expect("well before the next look");
 }
+
+#[test]
+fn a_card_names_the_keys_of_its_station_and_captain() {
+    let zen = Zen::new();
+    let peer = PeerId::random();
+    let captain = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
+    let card = serde_json::json!({
+        "ipfsnodeid": peer.to_string(), "UPLANETG1PUB": "ours", "captainHEX": captain, "NODEHEX": "none",
+    });
+    zen.write(&peer.to_string(), &card.to_string());
+    let mut folder = zen.reader();
+    folder.look();
+    let keys = |folder: &SwarmFolder| -> Vec<String> {
+        let keys = folder
+            .stations()
+            .into_iter()
+            .flat_map(|station| station.keys);
+        keys.map(|key| key.to_hex()).collect()
+    };
+    assert_eq!(keys(&folder), [captain]);
+    // What was kept before cards had keys is still read.
+    let kept = std::fs::read_to_string(zen.folder.path().join("kept.json")).unwrap();
+    let mut kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    let station = kept["stations"][0]["station"].as_object_mut().unwrap();
+    assert!(station.remove("keys").is_some());
+    fs::write(zen.folder.path().join("kept.json"), kept.to_string()).unwrap();
+    assert_eq!(keys(&zen.reader()), [""; 0]);
+    assert_eq!(zen.reader().stations().len(), 1);
+}

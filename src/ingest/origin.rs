@@ -29,11 +29,13 @@ impl Scope {
 
     /// Whether an event of this kind and author is shared.
     pub fn covers(&self, kind: u16, author: &[u8; 32]) -> bool {
-        self.kinds.contains(kind)
-            && self
-                .authors
-                .as_ref()
-                .is_none_or(|authors| authors.contains(author))
+        self.kinds.contains(kind) && self.covers_author(author)
+    }
+
+    /// Whether this author's events are shared, as far as their kinds are.
+    pub fn covers_author(&self, author: &[u8; 32]) -> bool {
+        let authors = self.authors.as_ref();
+        authors.is_none_or(|authors| authors.contains(author))
     }
 }
 

@@ -11,6 +11,7 @@
 //! outcome; "converged" is said only of sets whose fingerprints were compared after the last transfer.
 //! Deliberately absent: when to run (the daemon's), how to show it (the CLI's), the configuration file.
 
+mod authors;
 mod comparing;
 mod exchange;
 mod history;
@@ -26,6 +27,7 @@ mod run;
 mod runner;
 mod windows;
 
+pub use authors::AuthorsSpec;
 pub use exchange::{ExchangeContext, exchange};
 pub use history::{History, HistoryError};
 pub use lock::{FileLock, LockError};

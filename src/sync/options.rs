@@ -1,13 +1,17 @@
 //! What can be asked of runs: kinds, scope, peers, one request, deadlines. Read by whoever plans.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use constellation_event::KindClass;
 use constellation_eventstore::KindSet;
 use serde::{Deserialize, Serialize};
 
+use super::authors::AuthorsSpec;
 use super::plan::PlanError;
+use crate::graph::{AuthorKey, FilePattern, Graph, GraphOptions, author_keys};
 use crate::ingest::Scope;
 use crate::limits;
 use crate::peer::{Bandwidth, Direction, PeerAddress, QuietHours};
@@ -91,7 +95,7 @@ impl<'de> Deserialize<'de> for KindsSpec {
 }
 
 /// `[scope]`: what is shared, unless a request says otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScopeOptions {
     /// Kinds to share: "all", a list such as "0,1,30000-30003", or numbers. Absent: notes, profiles, contacts,
@@ -99,6 +103,51 @@ pub struct ScopeOptions {
     pub kinds: Option<KindsSpec>,
     /// Also share private messages (kinds 4, 13, 1059).
     pub dms: bool,
+    /// Whose events to share: "all", "n2", or a list of public keys. Absent: all with stations, and with relays `n2` once
+    /// members are known.
+    pub authors: Option<AuthorsSpec>,
+    /// Members: public keys (npub or hex) that the station vouches for.
+    #[serde(deserialize_with = "author_keys")]
+    pub members: BTreeSet<AuthorKey>,
+    /// Files with members' keys, one a line: paths or patterns.
+    pub member_files: Vec<FilePattern>,
+    /// Files with friends of friends, one key a line, as other stations merge them.
+    pub friend_files: Vec<FilePattern>,
+    /// Files with keys that `friend_files` do not bring in.
+    pub blacklist_files: Vec<FilePattern>,
+    /// The most authors under `n2`.
+    #[serde(deserialize_with = "authors_max")]
+    pub authors_max: usize,
+    /// The file that N1 and N2 are merged into.
+    pub merge_into: Option<PathBuf>,
+}
+
+impl Default for ScopeOptions {
+    fn default() -> Self {
+        let graph = GraphOptions::default();
+        Self {
+            kinds: None,
+            dms: false,
+            authors: None,
+            members: graph.members,
+            member_files: graph.member_files,
+            friend_files: graph.friend_files,
+            blacklist_files: graph.blacklist_files,
+            authors_max: graph.authors_max,
+            merge_into: graph.merge_into,
+        }
+    }
+}
+
+fn authors_max<'de, D: serde::Deserializer<'de>>(source: D) -> Result<usize, D::Error> {
+    let most = usize::deserialize(source)?;
+    if (1..=limits::GRAPH_AUTHORS_MAX).contains(&most) {
+        return Ok(most);
+    }
+    Err(serde::de::Error::custom(format!(
+        "{most} is not between 1 and {}",
+        limits::GRAPH_AUTHORS_MAX
+    )))
 }
 
 /// One `[[peers]]` entry.
@@ -113,12 +162,18 @@ pub struct PeerOptions {
     /// Kinds to share with this peer, instead of those of `[scope]`.
     #[serde(default)]
     pub kinds: Option<KindsSpec>,
+    /// Whose events to share with this peer, instead of those of `[scope]`.
+    #[serde(default)]
+    pub authors: Option<AuthorsSpec>,
     /// Bytes a second that may go to this peer, and come from it.
     #[serde(default)]
     pub bandwidth: Option<Bandwidth>,
     /// Hours of the day in which scheduled runs leave it alone.
     #[serde(default)]
     pub quiet_hours: Option<QuietHours>,
+    /// It is the home relay: not written here, but in `[station]`.
+    #[serde(skip)]
+    pub is_home: bool,
 }
 
 impl PeerOptions {
@@ -128,8 +183,10 @@ impl PeerOptions {
             address,
             direction: Direction::default(),
             kinds: None,
+            authors: None,
             bandwidth: None,
             quiet_hours: None,
+            is_home: false,
         }
     }
 }
@@ -150,6 +207,8 @@ pub struct SyncRequest {
     pub peers: Vec<PeerAddress>,
     /// These kinds.
     pub kinds: Option<KindsSpec>,
+    /// Whose events.
+    pub authors: Option<AuthorsSpec>,
     /// Private messages too.
     pub dms: bool,
     /// Which way.
@@ -185,14 +244,29 @@ impl Default for Deadlines {
 }
 
 impl ScopeOptions {
-    /// What these options share.
-    pub fn shared(&self) -> Scope {
+    /// What these options share with stations, which may push it to us. Under `n2` nothing, while no member is known.
+    pub fn shared(&self, graph: &Graph) -> Scope {
         // A list of nothing but ephemeral kinds shares nothing; a run says so, others just see nothing shared.
         let kinds = kind_set(self.kinds.as_ref(), self.dms)
             .unwrap_or_else(|_| KindSet::Only(BTreeSet::new()));
-        Scope {
-            kinds,
-            authors: None,
+        let authors = match &self.authors {
+            None | Some(AuthorsSpec::All) => None,
+            Some(AuthorsSpec::N2) => Some(Arc::clone(&graph.authors)),
+            Some(AuthorsSpec::List(authors)) => Some(Arc::clone(authors)),
+        };
+        Scope { kinds, authors }
+    }
+
+    /// What the graph is made of. `cards`: whether the keys of cards are members.
+    pub fn graph(&self, cards: bool) -> GraphOptions {
+        GraphOptions {
+            members: self.members.clone(),
+            member_files: self.member_files.clone(),
+            friend_files: self.friend_files.clone(),
+            blacklist_files: self.blacklist_files.clone(),
+            authors_max: self.authors_max,
+            merge_into: self.merge_into.clone(),
+            cards,
         }
     }
 }

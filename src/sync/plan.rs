@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::authors::{AuthorsSpec, authors_in_scope};
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest, kind_set};
+use crate::graph::Graph;
 use crate::home::HomeOptions;
 use crate::ingest::Scope;
 use crate::peer::{Bandwidth, Direction, PeerAddress, Role};
@@ -44,6 +46,8 @@ pub struct RunPlan {
     pub dry_run: bool,
     /// Nobody asked for it: peers that rest are left alone.
     pub is_scheduled: bool,
+    /// How many authors are shared, with whomever; `None` means all.
+    pub authors_in_scope: Option<u64>,
     /// How long it may take.
     pub deadlines: Deadlines,
 }
@@ -64,6 +68,17 @@ pub enum PlanError {
         "{0:?} is no list of kinds: expected \"all\", or numbers and ranges such as 0,1,30000-30003"
     )]
     Kinds(String),
+    /// Authors that cannot be read.
+    #[error(
+        "{0:?} names no authors: expected \"all\", \"n2\", or public keys (npub or 64 hex digits)"
+    )]
+    Authors(String),
+    /// There is no graph.
+    #[error(
+        "n2 is the members, whom they follow, and whom those follow, but no member is known: name members in the \
+         configuration ([scope] members or member_files), or say --authors all"
+    )]
+    NoMembers,
     /// Nothing would be shared.
     #[error("no kinds are left to share: ephemeral kinds (20000-29999) are never reconciled")]
     NoKinds,
@@ -77,7 +92,7 @@ pub enum PlanError {
     },
 }
 
-/// Plans a run at `now` (Unix seconds).
+/// Plans a run at `now` (Unix seconds), with the authors of `graph` where `n2` is shared.
 ///
 /// # Errors
 /// [`PlanError`].
@@ -85,6 +100,7 @@ pub fn plan(
     request: &SyncRequest,
     peers: &[PeerOptions],
     scope: &ScopeOptions,
+    graph: &Graph,
     deadlines: Deadlines,
     now: u64,
 ) -> Result<RunPlan, PlanError> {
@@ -108,13 +124,19 @@ pub fn plan(
         // Kinds named for this run or peer stand for those of the scope, its private messages included.
         let dms = request.dms || (scope.dms && named.is_none());
         let kinds = kind_set(named.or(scope.kinds.as_ref()), dms)?;
+        let whose = request.authors.as_ref().or(peer.authors.as_ref());
+        let whose = match whose.or(scope.authors.as_ref()) {
+            Some(said) => said.authors(graph)?,
+            None if peer.is_home => None,
+            None => AuthorsSpec::by_default(&peer.address, graph).authors(graph)?,
+        };
         exchanges.push(ExchangePlan {
             address: peer.address,
             role: Role::Peer,
             direction: request.direction.unwrap_or(peer.direction),
             scope: Arc::new(Scope {
                 kinds,
-                authors: None,
+                authors: whose,
             }),
             since,
             until,
@@ -128,6 +150,7 @@ pub fn plan(
         return Err(PlanError::NoPeers);
     }
     Ok(RunPlan {
+        authors_in_scope: authors_in_scope(exchanges.iter().map(|exchange| &*exchange.scope)),
         exchanges,
         home: None,
         dry_run: request.dry_run,
@@ -198,6 +221,7 @@ mod tests {
             request,
             peers,
             &ScopeOptions::default(),
+            &Graph::default(),
             Deadlines::default(),
             NOW,
         )
@@ -327,7 +351,15 @@ mod tests {
         };
         let request = SyncRequest::default();
         let peers = [public, peer("ws://friend")];
-        let plan = plan(&request, &peers, &scope, Deadlines::default(), NOW).expect("a plan");
+        let plan = plan(
+            &request,
+            &peers,
+            &scope,
+            &Graph::default(),
+            Deadlines::default(),
+            NOW,
+        )
+        .expect("a plan");
         let shares_private: Vec<bool> = plan
             .exchanges
             .iter()
@@ -378,6 +410,63 @@ mod tests {
         ];
         assert_eq!(planned, expected);
         assert_eq!(plan.home, Some(home));
+    }
+
+    #[test]
+    fn the_request_then_the_peer_then_the_scope_say_whose_events_are_shared() {
+        let authors = |keys: &[u8]| Arc::new(keys.iter().map(|key| [*key; 32]).collect());
+        let list = |keys: &[u8]| Some(AuthorsSpec::List(authors(keys)));
+        let graph = Graph {
+            authors: authors(&[7, 8, 9]),
+            members: 1,
+            ..Graph::default()
+        };
+        let peers = [
+            peer("ws://unsaid"),
+            PeerOptions {
+                authors: list(&[1, 2]),
+                ..peer("ws://said")
+            },
+            peer("/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"),
+        ];
+        let shared = |request: Option<AuthorsSpec>, scope: Option<AuthorsSpec>, graph: &Graph| {
+            let request = SyncRequest {
+                authors: request,
+                ..SyncRequest::default()
+            };
+            let scope = ScopeOptions {
+                authors: scope,
+                ..ScopeOptions::default()
+            };
+            let plan = plan(&request, &peers, &scope, graph, Deadlines::default(), NOW)?;
+            let counts: Vec<Option<usize>> = plan
+                .exchanges
+                .iter()
+                .map(|exchange| exchange.scope.authors.as_ref().map(|set| set.len()))
+                .collect();
+            Ok((counts, plan.authors_in_scope))
+        };
+        let nobody = Graph::default();
+        assert_eq!(
+            shared(None, None, &graph),
+            Ok((vec![Some(3), Some(2), None], None))
+        );
+        assert_eq!(
+            shared(None, None, &nobody),
+            Ok((vec![None, Some(2), None], None))
+        );
+        assert_eq!(
+            shared(None, Some(AuthorsSpec::N2), &graph),
+            Ok((vec![Some(3), Some(2), Some(3)], Some(5)))
+        );
+        assert_eq!(
+            shared(list(&[5]), Some(AuthorsSpec::N2), &nobody),
+            Ok((vec![Some(1); 3], Some(1)))
+        );
+        assert_eq!(
+            shared(None, Some(AuthorsSpec::N2), &nobody),
+            Err(PlanError::NoMembers)
+        );
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub async fn run(
         started_at: rfc3339(started_at),
         duration_ms: milliseconds(clock.monotonic().saturating_sub(started)),
         dry_run: plan.dry_run,
-        totals: RunReport::totals_of(&peers, None),
+        totals: RunReport::totals_of(&peers, plan.authors_in_scope),
         peers,
     };
     tracing::info!(
@@ -179,8 +179,7 @@ enum CutOff {
 
 /// Waits until nothing may be shared any more; gives why. `None` if nobody is there to say so.
 async fn becomes_halted(halted: &mut watch::Receiver<Option<String>>) -> Option<String> {
-    let why = halted.wait_for(Option::is_some).await.ok()?.clone();
-    why
+    halted.wait_for(Option::is_some).await.ok()?.clone()
 }
 
 /// What the exchanges of a run share.

@@ -13,6 +13,7 @@ use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
 use super::plan::{PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
+use crate::graph::{GraphError, GraphKeeper};
 use crate::home::HomeOptions;
 use crate::peer::{PeerAddress, PeerId};
 
@@ -63,6 +64,8 @@ pub struct Surroundings {
     pub neighbours: watch::Receiver<Arc<Neighbours>>,
     /// Why nothing may be shared at present (D16): this is no longer the constellation that the events are of.
     pub halted: watch::Receiver<Option<String>>,
+    /// Whose events are shared under `n2`; `None`: nobody is known.
+    pub graph: Option<GraphKeeper>,
 }
 
 impl Surroundings {
@@ -71,6 +74,7 @@ impl Surroundings {
         Self {
             neighbours: watch::Sender::default().subscribe(),
             halted: watch::Sender::default().subscribe(),
+            graph: None,
         }
     }
 }
@@ -81,6 +85,9 @@ pub enum TriggerError {
     /// It makes no sense as asked.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Whose events are to be shared cannot be found out.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// The lock or the history cannot be used.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -120,7 +127,7 @@ impl Runner {
     pub async fn trigger_in_turn(&self, request: &SyncRequest) -> Result<RunReport, TriggerError> {
         // Nobody closes it: waiting cannot fail.
         let _turn = self.turn.acquire().await;
-        let plan = self.plan(request)?;
+        let plan = self.plan(request).await?;
         let halted = self.surroundings.halted.clone();
         Ok(Box::pin(run(&self.context, plan, halted, |_| {})).await?)
     }
@@ -137,7 +144,7 @@ impl Runner {
         request: &SyncRequest,
         announce: impl FnOnce(RunProgress),
     ) -> Result<RunReport, TriggerError> {
-        let plan = self.plan(request)?;
+        let plan = self.plan(request).await?;
         match self.turn.try_acquire() {
             Ok(_turn) => {
                 let halted = self.surroundings.halted.clone();
@@ -147,9 +154,14 @@ impl Runner {
         }
     }
 
-    fn plan(&self, request: &SyncRequest) -> Result<RunPlan, PlanError> {
+    async fn plan(&self, request: &SyncRequest) -> Result<RunPlan, TriggerError> {
+        // What the last run brought counts in this one.
+        let graph = match &self.surroundings.graph {
+            Some(keeper) => keeper.refreshed().await?,
+            None => Arc::default(),
+        };
         if let Some(why) = self.surroundings.halted.borrow().clone() {
-            return Err(PlanError::Halted(why));
+            return Err(PlanError::Halted(why).into());
         }
         let options = self.options.borrow().clone();
         let mut request = request.clone();
@@ -163,6 +175,7 @@ impl Runner {
             &request,
             &self.peers(),
             &options.scope,
+            &graph,
             options.deadlines,
             self.context.clock.unix_seconds(),
         )?;
@@ -182,10 +195,14 @@ impl Runner {
     pub fn peers(&self) -> Vec<PeerOptions> {
         let options = self.options.borrow().clone();
         let mut configured = options.peers.clone();
-        if let Some(home) = &options.home
-            && !configured.iter().any(|peer| peer.address == home.relay)
-        {
-            configured.insert(0, PeerOptions::of(home.relay.clone()));
+        if let Some(home) = &options.home {
+            let is_home = |peer: &PeerOptions| peer.address == home.relay;
+            if !configured.iter().any(is_home) {
+                configured.insert(0, PeerOptions::of(home.relay.clone()));
+            }
+            for peer in configured.iter_mut().filter(|peer| is_home(peer)) {
+                peer.is_home = true;
+            }
         }
         self.surroundings.neighbours.borrow().besides(configured)
     }

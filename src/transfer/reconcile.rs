@@ -2,7 +2,8 @@
 //!
 //! Adds to the findings, round by round and in the order of the peer's lists, what is really to be fetched and offered;
 //! of a side that is not to be moved, a bounded part. Ids whose absence has a known reason are sorted out: they enter
-//! the peer's overlay, or leave it when the reason is gone. Stops early, and says so, when the difference is larger
+//! the peer's overlay, or leave it when the reason is gone. What is stored out of scope is no part of our set, also when it
+//! is stored meanwhile: it is never offered. Stops early, and says so, when the difference is larger
 //! than one pass takes. Every message works on a fresh snapshot, off the runtime: what is stored meanwhile is no
 //! difference in the ranges that come later, and changes nothing about those that are settled. The overlay is the one
 //! of the beginning; what is entered meanwhile counts in the next reconciliation.
@@ -13,13 +14,14 @@ use std::sync::Arc;
 
 use constellation_event::CanonicalKey;
 use constellation_eventstore::{
-    Lapse, NewOverlayEntry, Overlay, OverlayReason, SetScope, Store, StoredSet,
+    Lapse, NewOverlayEntry, OutsiderWalk, Overlay, OverlayReason, Progress, SetScope, Store,
+    StoredSet,
 };
 use constellation_reconcile::{
     Difference, FrameLimit, Initiator, Item, Overlaid, ReconcileError, Step, VecSet,
 };
 
-use super::known::sort_known;
+use super::known::{keep_covered, sort_known};
 use super::own::read_own;
 use super::{Findings, Found, Transfer, TransferError, off_runtime};
 use crate::limits::{DIFFERENCE_IDS_MAX, RECONCILE_ROUNDS_MAX};
@@ -75,11 +77,12 @@ pub async fn reconcile(
     })
 }
 
-/// The overlay as it stands; what has lapsed is removed on the way.
+/// The overlay as it stands, with what is stored out of scope; what has lapsed is removed on the way.
 async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError> {
     let store = transfer.ingest.store().clone();
     let (peer, set_scope) = (transfer.peer.clone(), transfer.slice.set_scope());
     let scope = Arc::clone(&transfer.scope);
+    let lists_all = transfer.slice.authors.is_none();
     let now = transfer.clock.unix_seconds();
     let mut overlay = off_runtime(move || {
         let covers = |kind: u16, author: &[u8; 32]| scope.covers(kind, author);
@@ -87,7 +90,14 @@ async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError
             now,
             covers: &covers,
         };
-        Ok(store.snapshot()?.overlay(&peer, &set_scope, &lapse)?)
+        let mut overlay = store.snapshot()?.overlay(&peer, &set_scope, &lapse)?;
+        if scope.authors.is_some() && lists_all {
+            let mut walk = OutsiderWalk::default();
+            let covers_author = |author: &[u8; 32]| scope.covers_author(author);
+            while walk.advance(&store.snapshot()?, &set_scope, &covers_author)? == Progress::More {}
+            overlay.leave_out(walk.into_items());
+        }
+        Ok(overlay)
     })
     .await?;
     let lapsed = std::mem::take(&mut overlay.lapsed);
@@ -392,6 +402,15 @@ async fn sort_out(
         }
         is_ours
     });
+    if !have.is_empty() && transfer.scope.authors.is_some() {
+        let store = transfer.ingest.store().clone();
+        let scope = Arc::clone(&transfer.scope);
+        have = off_runtime(move || {
+            keep_covered(&store, &scope, &mut have)?;
+            Ok(have)
+        })
+        .await?;
+    }
     let mut missing = Vec::new();
     if !need.is_empty() {
         let store = transfer.ingest.store().clone();

@@ -2,8 +2,9 @@
 //!
 //! For each peer two sorted sets of (created_at, id): what it lists and we refuse, which is added to our set, and
 //! what we have and it refuses, which is taken out of ours. Loading gives the sets as they stand now; entries
-//! that have lapsed are named, so that the caller has them removed. Bounded per peer, oldest dropped first.
-//! Knows peers by name only. Worst case: one look-up for each entry, at each exchange.
+//! that have lapsed are named, so that the caller has them removed. What is stored but out of scope is taken out of our
+//! set too (`outsiders.rs`), but for what the peer lists: that has an entry, and stays in both sets, until the scope
+//! comes to cover it or the peer lists it no more. Bounded per peer, oldest dropped first. Knows peers by name only. Worst case: one look-up for each entry, at each exchange.
 
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -46,9 +47,10 @@ pub struct NewOverlayEntry {
 pub struct Overlay {
     /// To be added to our set: the peer lists them, we refuse them.
     pub refused: VecSet,
-    /// To be taken out of our set: the peer refuses them.
+    /// To be taken out of our set: the peer refuses them, or they are out of scope and it does not list them.
     pub refused_by: VecSet,
-    /// The reason of every id in either set.
+    /// The reason of every entry that holds: of the ids in either set, but for those left out by
+    /// [`Overlay::leave_out`], and of what is out of scope, stored, and listed by the peer, which is in neither.
     pub reasons: HashMap<[u8; 32], OverlayReason>,
     /// Entries that hold no longer; hand them to [`Transaction::remove_from_overlay`].
     pub lapsed: Vec<CanonicalKey>,
@@ -211,6 +213,8 @@ impl Snapshot<'_> {
                 id: key.id,
             };
             match entry.reason {
+                // Out of scope, and stored all the same: it is in our set as it is in the peer's.
+                OverlayReason::Refused(_) if stored.is_some() => {}
                 OverlayReason::Refused(_) => refused.push(item),
                 OverlayReason::RefusedBy(_) => refused_by.push(item),
             }
@@ -264,8 +268,13 @@ impl Snapshot<'_> {
             return Ok(None);
         }
         match entry.reason {
-            // Stored after all, from elsewhere: then it is in our set, and must not be added twice.
-            OverlayReason::Refused(_) if stored.is_some() => Ok(None),
+            // Stored after all, from elsewhere: then it is in our set, and must not be added twice. What is out of
+            // scope would be taken out of it, were it not for this entry.
+            OverlayReason::Refused(reason)
+                if stored.is_some() && reason != Rejection::OutOfScope =>
+            {
+                Ok(None)
+            }
             OverlayReason::Refused(_) => Ok(self
                 .still_stands(&entry.verdict, key, lapse)?
                 .then(|| entry.kind_known.then_some(entry.verdict.kind))),
@@ -296,7 +305,7 @@ impl Transaction<'_> {
             self.remove_entry(&mut row, &new.key)?;
             let verdict = match new.reason {
                 OverlayReason::Refused(reason) if reason.is_global() => {
-                    match self.recorded_verdict(&new.key.id)? {
+                    match self.verdict_to_enter(&new.key.id, reason)? {
                         Some(verdict) => verdict,
                         // Evicted meanwhile: it will be fetched and judged once more.
                         None => continue,

@@ -216,8 +216,28 @@ impl Transaction<'_> {
         })
     }
 
-    /// The verdict on an id, whether or not it still stands.
-    pub(crate) fn recorded_verdict(&self, id: &[u8; 32]) -> Result<Option<Verdict>, StoreError> {
+    /// What an overlay's entry for `reason` is made of: the verdict on the id, whether or not it still stands. An event
+    /// that is stored and out of scope has none: its record says what is needed.
+    pub(crate) fn verdict_to_enter(
+        &self,
+        id: &[u8; 32],
+        reason: Rejection,
+    ) -> Result<Option<Verdict>, StoreError> {
+        if reason == Rejection::OutOfScope
+            && let Some(record) = self.find(id)?
+        {
+            return Ok(Some(Verdict {
+                reason,
+                created_at: record.created_at(),
+                kind: record.kind(),
+                author: record.header.author,
+                coordinate: NO_COORDINATE,
+            }));
+        }
+        self.recorded_verdict(id)
+    }
+
+    fn recorded_verdict(&self, id: &[u8; 32]) -> Result<Option<Verdict>, StoreError> {
         Ok(self
             .tables
             .refused

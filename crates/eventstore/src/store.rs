@@ -327,6 +327,14 @@ impl Snapshot<'_> {
         find_by_id(self.tables(), &self.txn, id)
     }
 
+    /// The author of a record of this snapshot.
+    ///
+    /// # Errors
+    /// The database's, or damage.
+    pub fn author_of(&self, record: &Record<'_>) -> Result<[u8; 32], StoreError> {
+        self.author_key(record.header.author)
+    }
+
     /// The record with this number, if it is still there.
     ///
     /// # Errors
@@ -372,14 +380,6 @@ impl Snapshot<'_> {
         pubkey: &[u8; 32],
     ) -> Result<Option<AuthorNumber>, StoreError> {
         author_number(self.tables(), &self.txn, pubkey)
-    }
-
-    /// The public key of a record's author.
-    ///
-    /// # Errors
-    /// The database's, or damage.
-    pub fn author_of(&self, record: &Record<'_>) -> Result<[u8; 32], StoreError> {
-        self.author_key(record.header.author)
     }
 
     pub(crate) fn author_key(&self, author: AuthorNumber) -> Result<[u8; 32], StoreError> {

@@ -3,12 +3,19 @@
 mod common;
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use common::{NOW, TestStore, event, keys, open_with};
 use constellation_event::{CanonicalKey, Rejection, VerifiedEvent};
 use constellation_eventstore::{
-    FUTURE_TOLERANCE_SECONDS, KindSet, Lapse, NewOverlayEntry, Options, OverlayReason, SetScope,
+    FUTURE_TOLERANCE_SECONDS, KindSet, Lapse, NewOverlayEntry, Options, OutsiderWalk,
+    OverlayReason, Progress, Sequence, SetScope, Snapshot, StoredSet,
 };
+use constellation_reconcile::{Bound, Overlaid, SortedSet, Summary};
+use nostr::key::PublicKey;
 use proptest::prelude::*;
 
 const REFUSED_MAX: usize = 7;
@@ -120,10 +127,12 @@ impl Model<'_> {
         }
     }
 
-    fn add(&mut self, peer: usize, mut entry: ModelEntry) {
+    fn add(&mut self, peer: usize, mut entry: ModelEntry, is_stored: bool) {
         let overlay = &mut self.overlays[peer];
         overlay.retain(|known| known.event != entry.event);
-        if let OverlayReason::Refused(reason) = entry.reason
+        if entry.reason == OverlayReason::Refused(Rejection::OutOfScope) && is_stored {
+            entry.kind_known = true;
+        } else if let OverlayReason::Refused(reason) = entry.reason
             && reason.is_global()
         {
             let Some((_, verdict)) = self.refused.iter().find(|(known, _)| *known == entry.event)
@@ -158,13 +167,18 @@ impl Model<'_> {
         }
     }
 
-    fn holds(&self, entry: &ModelEntry, view: &View<'_>) -> bool {
+    fn is_shared(&self, entry: &ModelEntry, view: &View<'_>) -> bool {
         let event = &self.pool[entry.event];
-        let is_shared = view.stored.contains(&event.id()) && !event.is_protected();
+        view.stored.contains(&event.id()) && !event.is_protected()
+    }
+
+    fn holds(&self, entry: &ModelEntry, view: &View<'_>) -> bool {
+        let is_shared = self.is_shared(entry, view);
         entry.expires_at.is_none_or(|at| at > view.now)
             && match entry.reason {
                 OverlayReason::Refused(reason) => {
-                    !is_shared && self.stands(entry.event, reason, view)
+                    (!is_shared || reason == Rejection::OutOfScope)
+                        && self.stands(entry.event, reason, view)
                 }
                 OverlayReason::RefusedBy(_) => is_shared,
             }
@@ -205,7 +219,7 @@ impl Model<'_> {
             prop_assert_eq!(found.map(|refusal| (refusal.reason, refusal.key)), expected);
         }
         for (peer, entries) in PEERS.iter().zip(&self.overlays) {
-            let found = snapshot.overlay(peer, scope, &lapse).expect("readable");
+            let mut found = snapshot.overlay(peer, scope, &lapse).expect("readable");
             let (mut refused, mut refused_by, mut lapsed) = (Vec::new(), Vec::new(), Vec::new());
             let mut reasons = HashMap::new();
             for entry in entries {
@@ -226,7 +240,7 @@ impl Model<'_> {
                 reasons.insert(key.id, entry.reason);
                 if by_peer {
                     refused_by.push(key)
-                } else {
+                } else if !self.is_shared(entry, &view) {
                     refused.push(key)
                 }
             }
@@ -242,10 +256,48 @@ impl Model<'_> {
                     })
                     .collect()
             };
-            prop_assert_eq!(keys(&found.refused), refused);
-            prop_assert_eq!(keys(&found.refused_by), refused_by);
-            prop_assert_eq!(found.reasons, reasons);
-            prop_assert_eq!(found.lapsed, lapsed);
+            prop_assert_eq!(keys(&found.refused), &refused[..]);
+            prop_assert_eq!(keys(&found.refused_by), &refused_by[..]);
+            prop_assert_eq!(&found.reasons, &reasons);
+            prop_assert_eq!(&found.lapsed, &lapsed);
+            // What is stored out of scope takes part only as far as the peer lists it.
+            let mut walk = OutsiderWalk::default();
+            prop_assert_eq!(
+                walk.advance(&snapshot, scope, &|author| covers(1, author))
+                    .expect("readable"),
+                Progress::Done
+            );
+            found.leave_out(walk.into_items());
+            let mut ours: BTreeSet<CanonicalKey> = refused.into_iter().collect();
+            for (key, is_covered) in shared_events(&snapshot, scope, &covers) {
+                let takes_part = match reasons.get(&key.id) {
+                    Some(OverlayReason::RefusedBy(_)) => false,
+                    Some(OverlayReason::Refused(_)) => true,
+                    None => is_covered,
+                };
+                if takes_part {
+                    ours.insert(key);
+                }
+            }
+            let base = StoredSet::new(&snapshot, scope);
+            let set = Overlaid::new(&base, &found.refused, &found.refused_by);
+            let mut scanned = BTreeSet::new();
+            let mut summary = Summary::default();
+            set.scan(&Bound::MIN, &Bound::INFINITY, &mut |item| {
+                summary.add(&item.id);
+                scanned.insert(CanonicalKey {
+                    created_at: item.timestamp,
+                    id: item.id,
+                });
+                ControlFlow::Continue(())
+            })
+            .expect("readable");
+            prop_assert_eq!(scanned, ours);
+            prop_assert_eq!(
+                set.summary(&Bound::MIN, &Bound::INFINITY)
+                    .expect("readable"),
+                summary
+            );
         }
         Ok(())
     }
@@ -291,6 +343,7 @@ impl Model<'_> {
                     .writer
                     .transact(|transaction| transaction.add_to_overlay(PEERS[*peer], &[entry]))
                     .expect("healthy");
+                let is_stored = store.ids().contains(&pool[*event].id());
                 self.add(
                     *peer,
                     ModelEntry {
@@ -299,6 +352,7 @@ impl Model<'_> {
                         kind_known: *kind,
                         expires_at: entry.expires_at,
                     },
+                    is_stored,
                 );
             }
             Op::Remove { peer, event } => {
@@ -334,6 +388,32 @@ impl Model<'_> {
             Op::Reopen => {}
         }
     }
+}
+
+/// The shared events within `scope`, each with whether its author is covered: found by reading every record.
+fn shared_events(
+    snapshot: &Snapshot<'_>,
+    scope: &SetScope,
+    covers: &dyn Fn(u16, &[u8; 32]) -> bool,
+) -> Vec<(CanonicalKey, bool)> {
+    let mut events = Vec::new();
+    let visited = snapshot.scan_after(Sequence::default(), &mut |record| {
+        if record.is_shared()
+            && scope.kinds.contains(record.kind())
+            && scope.contains_time(record.created_at())
+        {
+            let parts = record.parse().expect("an event");
+            let author = PublicKey::from_hex(&parts.pubkey).expect("a key");
+            let key = CanonicalKey {
+                created_at: record.created_at(),
+                id: *record.id(),
+            };
+            events.push((key, covers(record.kind(), author.as_bytes())));
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(visited.expect("readable").1, "time stands still");
+    events
 }
 
 proptest! {
@@ -433,4 +513,51 @@ fn an_entry_that_expired_in_1970_does_not_stay_for_ever() {
         .overlay(PEERS[0], &SetScope::everything(), &lapse)
         .expect("readable");
     assert_eq!(overlay.lapsed, [entry.key]);
+}
+
+#[test]
+fn a_walk_over_outsiders_that_is_cut_into_slices_names_each_once() {
+    // Each look at the clock is another second: every slice is over as soon as it may be.
+    let ticks = AtomicU64::new(0);
+    let options = Options::new(Arc::new(move || {
+        Duration::from_secs(ticks.fetch_add(1, Ordering::Relaxed))
+    }));
+    let mut store = open_with(options);
+    let events: Vec<VerifiedEvent> = (0..200)
+        .map(|number: u16| {
+            let author = u8::try_from(number % 3 + 1).expect("small");
+            let kind = [1, 6, 7, 9][usize::from(number % 4)];
+            event(author, kind, NOW + u64::from(number), &[], "")
+        })
+        .collect();
+    store.admit(&events);
+    let inside = keys(2).public_key();
+    let covers = |author: &[u8; 32]| author == inside.as_bytes();
+    for (since, until) in [(None, None), (Some(NOW + 50), Some(NOW + 149))] {
+        let scope = SetScope {
+            kinds: KindSet::all().without(&[9]),
+            since,
+            until,
+        };
+        let mut walk = OutsiderWalk::default();
+        let mut slices = 1;
+        while walk
+            .advance(&store.store.snapshot().expect("readable"), &scope, &covers)
+            .expect("readable")
+            == Progress::More
+        {
+            slices += 1;
+        }
+        let mut found: Vec<[u8; 32]> = walk.into_items().iter().map(|item| item.id).collect();
+        found.sort_unstable();
+        let mut expected: Vec<[u8; 32]> = events
+            .iter()
+            .filter(|event| event.author() != inside.as_bytes() && event.kind() != 9)
+            .filter(|event| scope.contains_time(event.created_at()))
+            .map(VerifiedEvent::id)
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(slices > 1, "{slices}");
+    }
 }

@@ -21,6 +21,7 @@ use super::directory::DataDirectory;
 use crate::config::Config;
 use crate::control::{TunnelState, Tunnels};
 use crate::discovery::{Registry, RegistryOptions, TrustFiles};
+use crate::graph::GraphKeeper;
 use crate::peer::PeerId;
 use crate::random::Random;
 use crate::relay_client::Dialer;
@@ -181,6 +182,8 @@ pub(super) struct TunnelStarter {
     /// The PeerID that others know the station by.
     pub(super) known_as: watch::Sender<PeerId>,
     pub(super) trust_files: TrustFiles,
+    /// Told of the keys in cards.
+    pub(super) graph: GraphKeeper,
 }
 
 /// What starting comes to.

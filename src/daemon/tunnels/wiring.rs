@@ -3,6 +3,7 @@
 //! Each line is a task that follows a `watch` or a queue. Nothing is decided here. What writes files is kept off the
 //! runtime.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::{TunnelError, TunnelStarter, blocking};
 use crate::config::Config;
 use crate::control::Tunnels;
 use crate::discovery::{Registry, SwarmFolder, SwarmFolderOptions, SwarmStation, answer, gossip};
+use crate::graph::{AuthorKey, GraphKeeper};
 use crate::peer::Multiaddr;
 use crate::services::RelayEntrance;
 use crate::sync::Neighbours;
@@ -66,9 +68,11 @@ pub(super) async fn connect(
         let (told, stations) = watch::channel(Arc::new(folder.stations()));
         // At once: a command that makes a run right away must know whom the folder names.
         let (first, registry_of_first) = (stations.borrow().clone(), Arc::clone(registry));
+        starter.graph.set_card_keys(keys_in(&first));
         blocking(move || registry_of_first.set_swarm(first)).await;
         tasks.spawn(folder.follow(told))?;
-        tasks.spawn(take_swarm(Arc::clone(registry), stations))?;
+        let graph = starter.graph.clone();
+        tasks.spawn(take_swarm(Arc::clone(registry), graph, stations))?;
     }
     Ok(())
 }
@@ -216,16 +220,23 @@ async fn keep_cards(registry: Arc<Registry>) {
     }
 }
 
-/// What the swarm folder describes is known to the registry.
+/// What the swarm folder describes is known to the registry, and whose keys are in its cards to the graph.
 async fn take_swarm(
     registry: Arc<Registry>,
+    graph: GraphKeeper,
     mut stations: watch::Receiver<Arc<Vec<SwarmStation>>>,
 ) {
     while stations.changed().await.is_ok() {
         let now = stations.borrow_and_update().clone();
+        graph.set_card_keys(keys_in(&now));
         let registry = Arc::clone(&registry);
         blocking(move || registry.set_swarm(now)).await;
     }
+}
+
+fn keys_in(stations: &[SwarmStation]) -> BTreeSet<AuthorKey> {
+    let keys = stations.iter().flat_map(|station| &station.keys);
+    keys.map(|key| key.to_bytes()).collect()
 }
 
 /// Our card is signed anew before it is old, and tokens expire.
