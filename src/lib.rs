@@ -10,6 +10,7 @@
 //!            │     when      plan,    a peer's       reconcile,   verify,
 //!            │               run      relay          fetch, offer store
 //!            ├─► graph ─► (sync, relay_server)                        whose events are shared
+//!            ├─► live ─► links that stay open ─────────────────────►│
 //!            ├─► relay_server ─────────────────────────────────────►┘
 //!            │     clients and other stations
 //!            └─► control ─► archive                                 import, export, count, check
@@ -27,6 +28,8 @@ pub mod config;
 pub mod control;
 // When the next run is due.
 pub mod schedule;
+// Links that stay open: what is new anywhere is everywhere at once.
+pub mod live;
 // Runs: plan, exchange, report, history.
 pub mod sync;
 // Clients and other stations, served.
@@ -66,6 +69,7 @@ pub mod child_process;
 pub mod limits;
 pub mod open_files;
 pub mod random;
+pub mod recent_ids;
 pub mod state_file;
 pub mod tasks;
 pub mod time;

@@ -228,6 +228,42 @@ pub const GRAPH_LOOK_EVERY: Duration = Duration::from_secs(60);
 pub const GRAPH_GATHERS_FOR: Duration = Duration::from_secs(1);
 /// Graph: characters of a name that are shown.
 pub const GRAPH_NAME_CHARS_MAX: usize = 64;
+/// Live: links with other stations, dialled and accepted together (D14).
+pub const LIVE_LINKS_MAX: usize = 8;
+/// Live: links with configured relays that are no stations, besides.
+pub const LIVE_RELAY_LINKS_MAX: usize = 8;
+/// Live: records that may be new to a link and still go over it one by one; above, reconciling is cheaper.
+pub const LIVE_BACKLOG_MAX: u64 = 4_096;
+/// Live: ids remembered for each link, so that nothing goes back to where it came from. More than a backlog.
+pub const LIVE_RECENT_IDS: usize = 8_192;
+/// Live: EVENTs of a link whose OK has not come, and their bytes.
+pub const LIVE_PUSHES_IN_FLIGHT: usize = 256;
+/// Half of what waits to be written at most.
+pub const LIVE_PUSH_BYTES_IN_FLIGHT: usize = 1 << 20;
+/// Live: events that came over a link and are not decided, and their bytes; above, it is not read from.
+pub const LIVE_ARRIVALS_IN_FLIGHT: usize = 1_024;
+/// The largest event, several times.
+pub const LIVE_ARRIVAL_BYTES_IN_FLIGHT: usize = 2 << 20;
+/// Live: after so long without a word from the other end it is asked for one: connections die without saying so.
+pub const LIVE_SILENCE: Duration = Duration::from_secs(60);
+/// Live: a station that is away is dialled again after a twentieth of the time that it has been away, within these.
+pub const LIVE_REDIAL_FIRST: Duration = Duration::from_millis(500);
+/// The most: a station that was away for two hours.
+pub const LIVE_REDIAL_MAX: Duration = Duration::from_secs(360);
+/// Live: a station that had no room for a link, or ended one, is not asked again before.
+pub const LIVE_REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// Live: a peer that sent forgeries is not asked again before.
+pub const LIVE_FORGERY_PAUSE: Duration = Duration::from_secs(3600);
+/// Live: how long after an exchange that failed it is made again; twice that the next time.
+pub const LIVE_EXCHANGE_AGAIN: Duration = Duration::from_secs(5);
+/// The longest such pause.
+pub const LIVE_EXCHANGE_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// Live: how long what is stored gathers before the home relay is given it.
+pub const LIVE_HOME_GATHERS_FOR: Duration = Duration::from_secs(5);
+/// Live: how often it is looked whether the quiet hours of a peer have come or gone.
+pub const LIVE_QUIET_LOOK: Duration = Duration::from_secs(60);
+/// Live: a relay that is no station is asked for what it stores from so long before now, in case it was slow to show it.
+pub const LIVE_OVERLAP: Duration = Duration::from_secs(300);
 
 /// Tunnels: anonymous memory of the process above which no more connections of stations are taken: four times what the
 /// largest exchange needs.

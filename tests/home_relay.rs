@@ -419,6 +419,21 @@ fn what_the_home_relay_deleted_by_its_own_rules_is_told_and_remembered() {
 }
 
 #[test]
+fn what_a_running_station_stores_goes_on_to_the_home_relay_by_import() {
+    let strfry = Strfry::start();
+    let home = Home::with_config(&format!(
+        "{}{QUIET}[live]\n",
+        strfry.station_config_at(strfry.address())
+    ));
+    let station = home.start();
+    let ours = some_notes(3, 5);
+    home.import(&ours);
+    wait_until("the home relay has it", || strfry.ids() == ids_of(&ours));
+    assert_eq!(strfry.plugin_calls(), [""; 0]);
+    station.stop();
+}
+
+#[test]
 fn a_relay_that_refuses_the_whole_history_is_compared_in_slices() {
     let strfry = Strfry::start();
     let theirs = some_notes(1, 35);

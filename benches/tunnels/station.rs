@@ -89,6 +89,8 @@ impl Home {
         }
         command
             .env("HOME", self.folder.path())
+            // What is measured is tunnels: nothing else is to go through them.
+            .env("CONSTELLATION_LIVE__ENABLED", "false")
             .arg("--data")
             .arg(self.folder.path().join("data"))
             .arg("--config")

@@ -303,6 +303,9 @@ pub(super) struct BenchArguments {
     /// Also what shows only with a million events: takes minutes, and 10 GB
     #[arg(long)]
     pub(super) million: bool,
+    /// Only live links: how soon what is published on one of ten stations is on all
+    #[arg(long, conflicts_with = "million")]
+    pub(super) live: bool,
     /// Print one JSON array
     #[arg(long)]
     pub(super) json: bool,

@@ -5,6 +5,7 @@ use super::arguments::{Global, JsonArguments};
 use super::exit::{Exit, Failure};
 use super::table::{aligned, bytes, seconds, thousands};
 use crate::control::{self, StatusReport, TunnelsReport};
+use crate::live::{LiveReport, Opened};
 use crate::tunnel::{CarrierKind, Path};
 
 pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result<Exit, Failure> {
@@ -55,6 +56,9 @@ fn as_text(report: &StatusReport) -> String {
             rows.push(vec!["! tunnels".into(), problem.clone()]);
         }
     }
+    if report.running {
+        rows.push(vec!["live".into(), live_in_brief(&report.live)]);
+    }
     if let Some(why) = report.no_tunnels.as_ref().filter(|_| report.running) {
         rows.push(vec!["tunnels".into(), format!("none: {why}")]);
     }
@@ -99,6 +103,19 @@ fn tunnels_in_brief(report: &TunnelsReport) -> String {
         text.push_str("; carried by kubo");
     }
     text
+}
+
+fn live_in_brief(report: &LiveReport) -> String {
+    if !report.enabled {
+        return "off".into();
+    }
+    let dialled = report
+        .links
+        .iter()
+        .filter(|link| link.opened == Opened::Dialled)
+        .count();
+    let accepted = report.links.len() - dialled;
+    format!("{dialled} links dialled, {accepted} accepted")
 }
 
 fn running(report: &StatusReport) -> String {

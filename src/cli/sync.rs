@@ -31,6 +31,7 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
         direction: arguments.direction,
         dry_run: arguments.dry_run,
         scheduled: false,
+        brief: false,
     };
     let mut view = ProgressView::new(!json);
     let report = match global.access().await? {

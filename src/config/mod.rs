@@ -17,6 +17,7 @@ pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions
 
 use crate::graph::GraphOptions;
 use crate::home::{HomeRelayAddress, HomeWrite, StrfryCommand};
+use crate::live::LiveOptions;
 use crate::relay_server::RelayOptions;
 use crate::schedule::ScheduleOptions;
 use crate::sync::{Deadlines, PeerOptions, ScopeOptions, SyncOptions};
@@ -49,6 +50,8 @@ pub struct Config {
     pub scope: ScopeOptions,
     /// `[schedule]`.
     pub schedule: ScheduleOptions,
+    /// `[live]`.
+    pub live: LiveOptions,
 }
 
 /// `[station]`.

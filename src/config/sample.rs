@@ -144,6 +144,13 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # How often to exchange with all peers; also at start. "0s" never does it by itself.
 #every = "1h"
 
+[live]
+# Whether to keep links to other stations (and configured relays) open, over which new events go at once, and to take
+# those that other stations open.
+#enabled = true
+# Links with other stations, dialled and accepted together: 2 to 8.
+#links_max = 8
+
 # One entry for each peer; none by default.
 #[[peers]]
 # Its address: ws://host:port, wss://host, /ip4/…/tcp/…/p2p/<PeerID> (any multiaddr), or /p2p/<PeerID>. A station
@@ -188,6 +195,7 @@ mod tests {
         );
         assert_eq!(config.relay.plugin_asks, defaults.relay.plugin_asks);
         assert_eq!(config.schedule, defaults.schedule);
+        assert_eq!(config.live, defaults.live);
         assert_eq!(config.peers.len(), 1);
         assert_eq!(config.scope.authors_max, defaults.scope.authors_max);
         let kinds = config.scope.kinds.expect("given");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::commands::TunnelsReport;
+use crate::live::LiveReport;
 use crate::sync::{Outcome, RunReport, TriggerError};
 use crate::transfer::TransferProgress;
 
@@ -130,6 +131,8 @@ pub struct StatusReport {
     pub last_run: Option<RunReport>,
     /// Why nothing may be shared at present; `null` if it may.
     pub halted: Option<String>,
+    /// Links that stay open.
+    pub live: LiveReport,
     /// How tunnels are; `null` while there are none.
     pub tunnels: Option<TunnelsReport>,
     /// Why there are no tunnels; `null` if there are.

@@ -29,6 +29,7 @@ use crate::discovery::TrustFiles;
 use crate::graph::{GraphKeeper, MembersReport};
 use crate::ingest::Ingest;
 use crate::limits::HISTORY_RUNS_MAX;
+use crate::live::LiveBoard;
 use crate::peer::PeerId;
 use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
 use crate::tasks::TaskGroup;
@@ -77,6 +78,8 @@ pub struct ControlContext {
     pub trust_files: TrustFiles,
     /// Why nothing may be shared at present.
     pub halted: watch::Receiver<Option<String>>,
+    /// How live links are.
+    pub live: Arc<LiveBoard>,
     /// Runs asked for through the socket live here.
     pub tasks: TaskGroup,
 }
@@ -181,6 +184,7 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
     let peer_id = context.known_as.borrow().to_string();
     let next_run = *context.next_run.borrow();
     let halted = context.halted.borrow().clone();
+    let live = context.live.report();
     let tunnels = context.tunnels.borrow().clone();
     let (clock, runner) = (context.clock.clone(), context.runner.clone());
     let store = context.ingest.store().clone();
@@ -205,6 +209,7 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             next_run_at: next_run.map(rfc3339),
             last_run,
             halted,
+            live,
             no_tunnels: tunnels.why_none(),
             tunnels: tunnels.started().map(|tunnels| tunnels.report()),
             peers,

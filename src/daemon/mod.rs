@@ -9,6 +9,7 @@
 
 mod calibration;
 mod directory;
+mod live;
 mod relay;
 mod scope;
 mod service;

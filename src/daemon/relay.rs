@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use super::station::{Station, StationError};
 use crate::config::Config;
 use crate::plugin::{Plugin, PluginOptions};
-use crate::relay_server::{RelayContext, RelayOptions, RelayServer, RemoteParty, serve_connection};
+use crate::relay_server::{
+    AcceptedLinks, RelayContext, RelayOptions, RelayServer, RemoteParty, serve_connection,
+};
 use crate::services::RelayEntrance;
 
 /// A relay that is being served.
@@ -24,6 +26,11 @@ impl StationRelay {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Live links that other stations opened.
+    pub(super) fn accepted_links(&self) -> Arc<AcceptedLinks> {
+        self.context.accepted_links()
     }
 
     /// The way in for stations, through tunnels: they are known by their PeerID, and never count as loopback.

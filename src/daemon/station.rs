@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::calibration;
 use super::directory::DataDirectory;
+use super::live::LiveParts;
 use super::relay::StationRelay;
 use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
 use crate::config::Config;
@@ -92,6 +93,8 @@ pub struct Station {
     halted: watch::Sender<Option<String>>,
     /// The PeerID that others know the station by.
     known_as: watch::Sender<PeerId>,
+    pub(super) dialer: Dialer,
+    pub(super) live: LiveParts,
     /// For commands.
     tunnels: watch::Sender<TunnelState>,
     trust_files: TrustFiles,
@@ -160,6 +163,7 @@ impl Station {
             watch::Sender::new(identity.public_key().peer_id()),
             watch::Sender::default(),
         );
+        let live = LiveParts::new(&tasks, config);
         let trust_files = TrustFiles::in_folder(directory.state(), clock.clone());
         let starter = TunnelStarter {
             directory: directory.clone(),
@@ -167,7 +171,7 @@ impl Station {
             clock: clock.clone(),
             random: random.clone(),
             tasks: tasks.clone(),
-            dialer,
+            dialer: dialer.clone(),
             found,
             halted: halted.clone(),
             published: tunnels.clone(),
@@ -193,6 +197,8 @@ impl Station {
             found: followed,
             halted,
             known_as,
+            dialer,
+            live,
             tunnels,
             trust_files,
             upkeep: TunnelUpkeep::new(starter, config),
@@ -238,6 +244,7 @@ impl Station {
             trust_files: self.trust_files.clone(),
             tunnels: self.tunnels.subscribe(),
             halted: self.halted.subscribe(),
+            live: Arc::clone(&self.live.board),
             tasks,
         }
     }
@@ -311,6 +318,11 @@ impl Station {
         self.found.clone()
     }
 
+    /// Why nothing may be shared at present.
+    pub(super) fn halted(&self) -> watch::Receiver<Option<String>> {
+        self.halted.subscribe()
+    }
+
     /// Tasks that live as long as the station.
     pub fn tasks(&self) -> &TaskGroup {
         &self.tasks
@@ -372,6 +384,7 @@ impl Station {
         self.graph.configure(config.graph_options());
         self.facts
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
+        self.live.options.send_replace(config.live);
         // Only after what runs go by is in force.
         self.halted.send_replace(halted);
         Ok(())
@@ -399,6 +412,7 @@ impl Station {
                 _ = tokio::signal::ctrl_c() => {}
             }
         }
+        self.live.tasks.end().await;
         if let Some((relay, connections)) = self.relay.get() {
             relay.close().await;
             connections.end().await;

@@ -26,7 +26,8 @@ use crate::limits::MESSAGE_BYTES_MAX;
 mod handshake;
 
 pub use handshake::{
-    HandshakeError, PendingSocket, STATION_HEADER, accept, connect_websocket, is_upgrade,
+    HandshakeError, PendingSocket, STATION_HEADER, STATION_PEER_HEADER, accept, connect_websocket,
+    is_upgrade,
 };
 
 /// Bytes that may wait to be written before [`SocketSender::feed`] waits for the peer.

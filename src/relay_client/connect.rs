@@ -19,8 +19,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Host, Url};
 
 use crate::limits::CONNECT_DEADLINE;
-use crate::peer::ByteStream;
-use crate::protocol::websocket::{STATION_HEADER, connect_websocket};
+use crate::peer::{ByteStream, PeerId};
+use crate::protocol::websocket::{STATION_HEADER, STATION_PEER_HEADER, connect_websocket};
 use crate::protocol::{HandshakeError, SocketLimits, TextSocket};
 use crate::tunnel::OpenError;
 
@@ -87,6 +87,8 @@ pub struct ConnectOptions {
     pub deadline: Duration,
     /// Say that we are a station (`X-Constellation: 1`).
     pub as_station: bool,
+    /// Say which (`X-Constellation-Peer`). Who is reached on the same machine believes it.
+    pub own: Option<PeerId>,
     /// Bounds of the socket.
     pub socket: SocketLimits,
 }
@@ -96,6 +98,7 @@ impl Default for ConnectOptions {
         Self {
             deadline: CONNECT_DEADLINE,
             as_station: true,
+            own: None,
             socket: SocketLimits::default(),
         }
     }
@@ -134,13 +137,15 @@ async fn handshake(
     url: &Url,
     options: &ConnectOptions,
 ) -> Result<TextSocket, ConnectError> {
-    let station = [(STATION_HEADER, HeaderValue::from_static("1"))];
-    let headers = if options.as_station {
-        station.as_slice()
-    } else {
-        &[]
-    };
-    Ok(connect_websocket(stream, url, headers, options.socket).await?)
+    let mut headers = Vec::new();
+    if options.as_station {
+        headers.push((STATION_HEADER, HeaderValue::from_static("1")));
+    }
+    let own = options.own.filter(|_| options.as_station);
+    if let Some(own) = own.and_then(|own| HeaderValue::from_str(&own.to_string()).ok()) {
+        headers.push((STATION_PEER_HEADER, own));
+    }
+    Ok(connect_websocket(stream, url, &headers, options.socket).await?)
 }
 
 /// Opens a TCP connection to a `ws://` or `wss://` address, with TLS for the latter.

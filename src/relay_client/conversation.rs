@@ -18,6 +18,7 @@ use super::negotiation::{Negotiation, NegotiationBusy};
 use super::publication::{PendingPublication, PublishError};
 use super::registry::{About, Shared};
 use super::request::Request;
+use super::subscription::Subscription;
 use crate::limits::{DOWNLOAD_IDS_PER_REQUEST_STATION, STEP_DEADLINE};
 use crate::protocol::{SocketError, TextSocket, client_message};
 use crate::tasks::{GroupFull, TaskGroup};
@@ -173,6 +174,14 @@ impl Conversation {
     /// As [`Self::request`].
     pub async fn fetch(&self, ids: &[[u8; 32]]) -> Result<Request, ConversationError> {
         Request::begin(self, |name| client_message::encode_request_ids(name, ids)).await
+    }
+
+    /// Sends a REQ that stays open until it is dropped or the relay closes it. Waits as [`Self::request`] does.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn subscribe(&self, filters: &[Filter]) -> Result<Subscription, ConversationError> {
+        Subscription::begin(self, filters).await
     }
 
     /// Queues an EVENT and returns what becomes of it. Waits only while too much is queued to be written; the

@@ -290,18 +290,25 @@ async fn deliver(subscription: &str, event: &str, shared: &Shared) -> bool {
 async fn end_request(subscription: &str, end: RequestEnd, shared: &Shared) -> bool {
     let deliveries = {
         let mut registry = shared.lock();
-        let found = request_number(subscription)
-            .and_then(|number| Some((number, registry.remove_request(number)?)));
-        let Some((number, entry)) = found else {
+        let Some(number) = request_number(subscription) else {
             return false;
         };
-        let deliveries = entry.deliveries.clone();
-        // After CLOSED the relay has forgotten it; after EOSE it has to be told.
-        if end == RequestEnd::EndOfStored {
-            registry.close_request(number, entry);
-            shared.closes_waiting.notify_one();
+        let standing = registry.standing(number);
+        match standing.filter(|_| end == RequestEnd::EndOfStored) {
+            Some(deliveries) => deliveries,
+            None => {
+                let Some(entry) = registry.remove_request(number) else {
+                    return false;
+                };
+                let deliveries = entry.deliveries.clone();
+                // After CLOSED the relay has forgotten it; after EOSE it has to be told.
+                if end == RequestEnd::EndOfStored {
+                    registry.close_request(number, entry);
+                    shared.closes_waiting.notify_one();
+                }
+                deliveries
+            }
         }
-        deliveries
     };
     deliveries.send(Delivery::End(end)).await.is_ok()
 }

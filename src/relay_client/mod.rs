@@ -3,7 +3,8 @@
 //! ```text
 //! Url ─► connect ─► TextSocket ─► Conversation ─► request      (REQ … EOSE)
 //!          └► information (NIP-11)            ├─► publication  (EVENT, OK)
-//!                                             └─► negotiation  (NEG-OPEN, NEG-MSG)
+//!                                             ├─► negotiation  (NEG-OPEN, NEG-MSG)
+//!                                             └─► subscription (REQ that EOSE does not end)
 //! ```
 //!
 //! Invariant: a peer costs a bounded amount, whatever it sends or does not send, and every waiter gets an answer
@@ -20,6 +21,7 @@ mod nostr_key;
 mod publication;
 mod registry;
 mod request;
+mod subscription;
 
 pub use connect::{ConnectError, ConnectOptions, connect, connect_over, dial};
 pub use conversation::{Conversation, ConversationCounters, ConversationError, ConversationLimits};
@@ -28,6 +30,7 @@ pub use negotiation::{NegReply, Negotiation, NegotiationBusy};
 pub use nostr_key::{NostrKey, NostrKeyError};
 pub use publication::{PendingPublication, Publication, PublishError};
 pub use request::{Request, RequestEnd, RequestItem};
+pub use subscription::{Subscription, SubscriptionNews};
 
 #[cfg(test)]
 mod tests;

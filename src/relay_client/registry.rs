@@ -76,9 +76,19 @@ pub(super) enum About {
     Negotiation(u64),
 }
 
+/// Whether EOSE ends a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// It does.
+    UntilStored,
+    /// It does not: what is new is wanted too.
+    Standing,
+}
+
 #[derive(Debug)]
 pub(super) struct RequestEntry {
     pub(super) deliveries: mpsc::Sender<Delivery>,
+    lasting: Lasting,
     /// Given back when the relay has been told CLOSE, so that we never exceed what it allows.
     slot: OwnedSemaphorePermit,
 }
@@ -218,11 +228,24 @@ impl Registry {
         number: u64,
         deliveries: mpsc::Sender<Delivery>,
         slot: OwnedSemaphorePermit,
+        lasting: Lasting,
     ) -> Result<(), ConversationError> {
         self.still_on()?;
-        self.requests
-            .insert(number, RequestEntry { deliveries, slot });
+        let entry = RequestEntry {
+            deliveries,
+            lasting,
+            slot,
+        };
+        self.requests.insert(number, entry);
         Ok(())
+    }
+
+    /// Who takes the events of a request that EOSE does not end.
+    pub(super) fn standing(&self, number: u64) -> Option<mpsc::Sender<Delivery>> {
+        self.requests
+            .get(&number)
+            .filter(|entry| entry.lasting == Lasting::Standing)
+            .map(|entry| entry.deliveries.clone())
     }
 
     pub(super) fn deliveries_of(&self, number: u64) -> Option<mpsc::Sender<Delivery>> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::conversation::{Conversation, ConversationError};
-use super::registry::{About, request_name};
+use super::registry::{About, Lasting, request_name};
 use crate::protocol::ReasonPrefix;
 
 /// What the driver hands over.
@@ -61,11 +61,27 @@ impl Request {
         conversation: &Conversation,
         encode: impl FnOnce(&str) -> String,
     ) -> Result<Self, ConversationError> {
+        Self::begin_as(conversation, encode, Lasting::UntilStored).await
+    }
+
+    /// One that EOSE does not close.
+    pub(super) async fn begin_standing(
+        conversation: &Conversation,
+        encode: impl FnOnce(&str) -> String,
+    ) -> Result<Self, ConversationError> {
+        Self::begin_as(conversation, encode, Lasting::Standing).await
+    }
+
+    async fn begin_as(
+        conversation: &Conversation,
+        encode: impl FnOnce(&str) -> String,
+        lasting: Lasting,
+    ) -> Result<Self, ConversationError> {
         let shared = &conversation.shared;
         let slot = shared.request_slot().await;
         let number = shared.next_number();
         let (sender, deliveries) = mpsc::channel(shared.limits.events_queued_max.max(1));
-        shared.lock().add_request(number, sender, slot)?;
+        shared.lock().add_request(number, sender, slot, lasting)?;
         let mut request = Self {
             conversation: conversation.clone(),
             number,
@@ -78,6 +94,11 @@ impl Request {
             .await?;
         request.queued = true;
         Ok(request)
+    }
+
+    /// Forgets an end that was none.
+    pub(super) fn go_on(&mut self) {
+        self.end = None;
     }
 
     /// The next event, or the end. Cancel safe: nothing is lost when it is dropped.

@@ -4,6 +4,7 @@ mod connecting;
 mod failing;
 mod flowing;
 mod negotiating;
+mod subscribing;
 
 use std::time::Duration;
 

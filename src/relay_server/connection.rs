@@ -16,10 +16,12 @@ use super::authentication::{Authentication, RelayNames};
 use super::bounds::{CLOSING_DEADLINE, MALFORMED_MAX};
 use super::context::{ConnectionEnd, RelayContext, RemoteParty};
 use super::jobs::{Jobs, Outcome};
+use super::links::LinkGuard;
 use super::negotiation::Session;
 use super::outbox::{BytesSent, Outbox};
 use super::publish::{Answer, Offer, Publishing};
-use super::subscriptions::{Serial, Subscriptions};
+use super::subscriptions::{Serial, Subscription, Subscriptions};
+use crate::peer::PeerId;
 use crate::protocol::client_message::ClientMessageLabel;
 use crate::protocol::relay_message::{
     encode_auth, encode_closed, encode_neg_error, encode_notice, encode_ok,
@@ -37,6 +39,15 @@ pub(super) struct Visitor {
     pub(super) host: Option<String>,
     /// Whether it says that it is a station.
     pub(super) is_station: bool,
+    /// Which one, if that is known: proved by a tunnel, or claimed by a program on this machine.
+    pub(super) station: Option<PeerId>,
+}
+
+impl Visitor {
+    /// Whether it is a station with the rights of one.
+    pub(super) fn is_trusted_station(&self) -> bool {
+        self.is_station && self.party.is_trusted()
+    }
 }
 
 /// A negentropy session between messages, or the one that is being worked on.
@@ -58,6 +69,8 @@ pub(super) struct Connection {
     /// COUNTs that are being answered, and bytes of their filters.
     pub(super) counts: (usize, usize),
     pub(super) jobs: Jobs,
+    /// If this is a live link of another station: the subscription, and its place among the links.
+    pub(super) live_link: Option<(Arc<Subscription>, LinkGuard)>,
     publishing: Publishing,
     malformed: u32,
     next_serial: u64,
@@ -103,6 +116,7 @@ impl Connection {
             sessions: std::collections::HashMap::new(),
             counts: (0, 0),
             jobs: Jobs::default(),
+            live_link: None,
             publishing,
             malformed: 0,
             next_serial: 0,
@@ -139,6 +153,7 @@ impl Connection {
                     self.look_for_news();
                 }
                 () = self.outbox.drained(), if !has_room => {}
+                () = link_ended(&self.live_link) => self.close_live_link(),
             }
         }
     }
@@ -167,6 +182,9 @@ impl Connection {
     }
 
     fn say_ok(&self, answer: &Answer) {
+        if let Some((_, guard)) = &self.live_link {
+            guard.count(answer);
+        }
         self.say(encode_ok(&answer.id, answer.accepted, &answer.reason));
     }
 
@@ -254,7 +272,13 @@ impl Connection {
             &self.context,
         );
         match offer {
-            Offer::Submitted => {}
+            Offer::Submitted(id) => {
+                if let Some((_, guard)) = &self.live_link {
+                    guard.link.note_published(id);
+                } else if let Some(station) = &self.visitor.station {
+                    self.context.links.note_published(station, id);
+                }
+            }
             Offer::Answered(answer) => self.say_ok(&answer),
             Offer::Unreadable(rejection) => {
                 let notice = ReasonPrefix::Invalid.with(&format!("event: {rejection}"));
@@ -281,6 +305,14 @@ impl Connection {
             Ok(answer) => self.malformed(encode_ok(&answer.id, false, &answer.reason)),
             Err(_) => self.malformed(encode_notice("invalid: AUTH: not an event")),
         }
+    }
+}
+
+/// Until the live link has to end; never if there is none.
+async fn link_ended(link: &Option<(Arc<Subscription>, LinkGuard)>) {
+    match link {
+        Some((_, guard)) => guard.link.ended().cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

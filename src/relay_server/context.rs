@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adhoc::Hoard;
 use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
+use super::links::AcceptedLinks;
 use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
@@ -110,6 +111,7 @@ pub struct RelayContext {
     pub(super) peer_id: watch::Receiver<PeerId>,
     pub(super) plugin: Option<Plugin>,
     pub(super) hoard: Arc<Hoard>,
+    pub(super) links: Arc<AcceptedLinks>,
     pub(super) closing: CancellationToken,
     readers: Arc<Semaphore>,
     connections: watch::Sender<usize>,
@@ -138,6 +140,7 @@ impl RelayContext {
             peer_id,
             plugin: None,
             hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL)),
+            links: Arc::default(),
             closing: CancellationToken::new(),
             readers: Arc::new(Semaphore::new(readers)),
             connections: watch::Sender::new(0),
@@ -162,6 +165,11 @@ impl RelayContext {
         {
             tracing::info!(connections = *alive.borrow(), "some connections do not end");
         }
+    }
+
+    /// Live links that other stations opened.
+    pub fn accepted_links(&self) -> Arc<AcceptedLinks> {
+        Arc::clone(&self.links)
     }
 
     /// How many connections there are.

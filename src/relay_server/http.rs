@@ -31,7 +31,9 @@ use super::outbox::{BytesSent, CountedStream};
 use super::{information, page};
 use crate::limits::REQUEST_DEADLINE;
 use crate::protocol::SocketLimits;
-use crate::protocol::websocket::{PendingSocket, STATION_HEADER, accept, is_upgrade};
+use crate::protocol::websocket::{
+    PendingSocket, STATION_HEADER, STATION_PEER_HEADER, accept, is_upgrade,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -175,8 +177,16 @@ fn visitor(mut party: RemoteParty, headers: &HeaderMap, options: &RelayOptions) 
     {
         party.address = Some((client, 0).into());
     }
+    let is_station = text(STATION_HEADER) == Some("1");
+    let station = match &party.admitted_station {
+        Some(proved) => proved.parse().ok(),
+        None => text(STATION_PEER_HEADER)
+            .filter(|_| is_station && party.loopback)
+            .and_then(|claimed| claimed.parse().ok()),
+    };
     Visitor {
-        is_station: text(STATION_HEADER) == Some("1"),
+        is_station,
+        station,
         host: text(HOST).map(str::to_owned),
         party,
     }

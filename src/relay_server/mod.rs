@@ -22,6 +22,7 @@ mod counting;
 mod http;
 mod information;
 mod jobs;
+mod links;
 mod listener;
 mod live;
 mod matching;
@@ -37,6 +38,7 @@ mod subscriptions;
 
 pub use context::{ConnectionEnd, RelayContext, RemoteParty};
 pub use http::serve_connection;
+pub use links::{AcceptedLink, AcceptedLinks};
 pub use listener::{BindError, BoundListener, RelayServer};
 pub use options::{RelayOptions, WritePolicy};
 

@@ -50,8 +50,8 @@ impl Answer {
 /// What becomes of an EVENT before ingest sees it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// On its way; the answer comes from [`Publishing::next`].
-    Submitted,
+    /// The event with this id is on its way; the answer comes from [`Publishing::next`].
+    Submitted([u8; 32]),
     /// Answered at once.
     Answered(Answer),
     /// No event, and without an id that an answer could name.
@@ -152,7 +152,7 @@ impl Publishing {
             let verdicts = ingest.submit(&source, origin, vec![event]).await;
             (answer(id, verdicts, &terms), bytes)
         }));
-        Offer::Submitted
+        Offer::Submitted(id)
     }
 }
 

@@ -14,6 +14,7 @@ use super::connection::{Connection, SessionSlot};
 use super::context::ReadError;
 use super::counting::{CountRequest, CountTicket};
 use super::jobs::{Job, Outcome, Task};
+use super::links::{LinkGuard, LinksFull};
 use super::live::{LiveScan, LiveSlice};
 use super::matching::asks_only_private;
 use super::negotiation::{Session, SessionError};
@@ -39,16 +40,47 @@ impl Connection {
         }) {
             return self.say(encode_closed(&name, &reason));
         }
+        let guard = match self.enter_as_live_link(&filters) {
+            Ok(guard) => guard,
+            Err(LinksFull) => {
+                let reason = ReasonPrefix::Blocked.with("as many live links as there may be");
+                return self.say(encode_closed(&name, &reason));
+            }
+        };
         let subscription = Arc::new(Subscription {
             serial: self.serial(),
             name,
             filters,
             bytes,
+            link: guard.as_ref().map(|guard| Arc::clone(&guard.link)),
         });
+        if let Some(guard) = guard {
+            self.live_link = Some((Arc::clone(&subscription), guard));
+        }
         self.subscriptions.insert(Arc::clone(&subscription));
         let readership = self.authentication.readership().clone();
         let request = StoredRequest::new(subscription, readership);
         self.jobs.push(Job::Stored(Box::new(request)));
+    }
+
+    /// A place among the live links, if a station asks for nothing but what is new; a connection is one at most.
+    fn enter_as_live_link(&self, filters: &[Filter]) -> Result<Option<LinkGuard>, LinksFull> {
+        let only_new = !filters.is_empty() && filters.iter().all(|filter| filter.limit == Some(0));
+        if !only_new || self.live_link.is_some() || !self.visitor.is_trusted_station() {
+            return Ok(None);
+        }
+        let now = self.context.clock.unix_seconds();
+        let station = self.visitor.station;
+        self.context.links.enter(station, now).map(Some)
+    }
+
+    /// The live link has to go: whoever opened it finds another, or comes again.
+    pub(super) fn close_live_link(&mut self) {
+        if let Some((subscription, _)) = self.live_link.take() {
+            self.end_subscription(&subscription.name);
+            let reason = ReasonPrefix::Blocked.with("this live link is not kept any more");
+            self.say(encode_closed(&subscription.name, &reason));
+        }
     }
 
     /// COUNT
@@ -86,6 +118,7 @@ impl Connection {
     pub(super) fn end_subscription(&mut self, name: &str) {
         if let Some(serial) = self.subscriptions.remove(name) {
             self.jobs.forget(serial);
+            self.live_link.take_if(|(link, _)| link.serial == serial);
         }
     }
 
@@ -217,6 +250,15 @@ impl Connection {
         }
         for (subscription, _) in &scan.listeners {
             self.subscriptions.told(subscription, slice.reached);
+        }
+        for index in slice.behind {
+            let (subscription, _) = &scan.listeners[index];
+            if self.subscriptions.is_open(subscription) {
+                self.end_subscription(&subscription.name);
+                let reason = ReasonPrefix::RateLimited
+                    .with("more is new than a live link carries: reconcile");
+                self.say(encode_closed(&subscription.name, &reason));
+            }
         }
         if !slice.finished {
             self.look_for_news();

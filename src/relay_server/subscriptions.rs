@@ -10,6 +10,8 @@ use std::sync::Arc;
 use constellation_eventstore::Sequence;
 use nostr::filter::Filter;
 
+use super::links::AcceptedLink;
+
 /// Names a subscription, count or session once and for all, whatever the client calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(super) struct Serial(pub(super) u64);
@@ -22,6 +24,8 @@ pub(super) struct Subscription {
     pub(super) filters: Vec<Filter>,
     /// Bytes of the message that asked for it.
     pub(super) bytes: usize,
+    /// The live link of a station that this is.
+    pub(super) link: Option<Arc<AcceptedLink>>,
 }
 
 /// Up to where a subscription has been told what is new.

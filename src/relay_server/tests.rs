@@ -1,6 +1,7 @@
 //! Tests of the relay over byte streams in memory, with a real store and an inline ingest; the clock is paused.
 
 mod ending;
+mod linking;
 mod negotiating;
 mod plugin;
 mod publishing;

@@ -217,6 +217,8 @@ pub struct SyncRequest {
     pub dry_run: bool,
     /// It is due, but nobody asked for it.
     pub scheduled: bool,
+    /// It only closes a gap, so that the history tells of it where it did not end well.
+    pub brief: bool,
 }
 
 /// How long things may take.

@@ -46,6 +46,8 @@ pub struct RunPlan {
     pub dry_run: bool,
     /// Nobody asked for it: peers that rest are left alone.
     pub is_scheduled: bool,
+    /// It only closes a gap.
+    pub is_brief: bool,
     /// How many authors are shared, with whomever; `None` means all.
     pub authors_in_scope: Option<u64>,
     /// How long it may take.
@@ -155,6 +157,7 @@ pub fn plan(
         home: None,
         dry_run: request.dry_run,
         is_scheduled: request.scheduled,
+        is_brief: request.brief,
         deadlines,
     })
 }

@@ -162,7 +162,9 @@ pub async fn run(
         run = %report.run_id, outcome = %report.outcome, stored = report.totals.stored,
         uploaded = report.totals.uploaded, duration_ms = report.duration_ms, "run ended"
     );
-    history.append(&report)?;
+    if !(plan.is_brief && report.outcome == Outcome::Converged) {
+        history.append(&report)?;
+    }
     let saving = tokio::task::spawn_blocking(move || memory.save());
     let saved = saving.await.map_err(std::io::Error::from);
     saved.flatten().map_err(RunError::Memory)?;

@@ -11,9 +11,9 @@ use tokio::sync::{Semaphore, watch};
 use super::history::History;
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
-use super::plan::{PlanError, RunPlan, plan};
+use super::plan::{ExchangePlan, PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
-use crate::graph::{GraphError, GraphKeeper};
+use crate::graph::{Graph, GraphError, GraphKeeper};
 use crate::home::HomeOptions;
 use crate::peer::{PeerAddress, PeerId};
 
@@ -160,8 +160,12 @@ impl Runner {
             Some(keeper) => keeper.refreshed().await?,
             None => Arc::default(),
         };
+        Ok(self.plan_with(request, &graph)?)
+    }
+
+    fn plan_with(&self, request: &SyncRequest, graph: &Graph) -> Result<RunPlan, PlanError> {
         if let Some(why) = self.surroundings.halted.borrow().clone() {
-            return Err(PlanError::Halted(why).into());
+            return Err(PlanError::Halted(why));
         }
         let options = self.options.borrow().clone();
         let mut request = request.clone();
@@ -175,7 +179,7 @@ impl Runner {
             &request,
             &self.peers(),
             &options.scope,
-            &graph,
+            graph,
             options.deadlines,
             self.context.clock.unix_seconds(),
         )?;
@@ -183,6 +187,25 @@ impl Runner {
             Some(home) => plan.with_home(home.clone()),
             None => plan,
         })
+    }
+
+    /// What a run would do with this peer now, by the graph as it was last computed.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn plan_for(&self, peer: &PeerAddress) -> Result<ExchangePlan, PlanError> {
+        let request = SyncRequest {
+            peers: vec![peer.clone()],
+            ..SyncRequest::default()
+        };
+        let graph = match &self.surroundings.graph {
+            Some(keeper) => keeper.graph().borrow().clone(),
+            None => Arc::default(),
+        };
+        let mut exchanges = self.plan_with(&request, &graph)?.exchanges.into_iter();
+        exchanges
+            .find(|exchange| exchange.address == *peer)
+            .ok_or(PlanError::NoPeers)
     }
 
     /// Whether a run is in progress. Looks without touching the file lock: a run that begins meanwhile must not

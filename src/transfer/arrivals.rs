@@ -113,13 +113,23 @@ impl Claimed {
     }
 
     fn remembered(&self, reason: Rejection, now: u64) -> NewOverlayEntry {
-        let holds_for_good = reason.is_global() || reason == Rejection::Protected;
-        NewOverlayEntry {
-            key: self.key,
-            reason: OverlayReason::Refused(reason),
-            // What the peer lists for a filter that it does not match counts as listed under any.
-            kind: self.kind.filter(|_| reason != Rejection::OutsideFilter),
-            expires_at: (!holds_for_good).then(|| now + FORGERY_REMEMBERED.as_secs()),
-        }
+        remembered(self.key, self.kind, reason, now)
+    }
+}
+
+/// What is to be remembered about a peer that gave us an event which we refused, at `now` in Unix seconds.
+pub fn remembered(
+    key: CanonicalKey,
+    kind: Option<u16>,
+    reason: Rejection,
+    now: u64,
+) -> NewOverlayEntry {
+    let holds_for_good = reason.is_global() || reason == Rejection::Protected;
+    NewOverlayEntry {
+        key,
+        reason: OverlayReason::Refused(reason),
+        // What the peer lists for a filter that it does not match counts as listed under any.
+        kind: kind.filter(|_| reason != Rejection::OutsideFilter),
+        expires_at: (!holds_for_good).then(|| now + FORGERY_REMEMBERED.as_secs()),
     }
 }

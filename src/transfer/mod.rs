@@ -46,6 +46,7 @@ use std::time::Duration;
 use nostr::filter::Filter;
 use tokio::sync::watch;
 
+pub use arrivals::remembered;
 pub use asking::Learnt;
 pub use authentication::Introduction;
 pub use claims::{Claimant, Claims};

@@ -202,6 +202,10 @@ impl Home {
         if !config.contains("[kubo]") {
             command.env("CONSTELLATION_KUBO__USE", "never");
         }
+        // Nor are there live links where a test is about runs.
+        if !config.contains("[live]") {
+            command.env("CONSTELLATION_LIVE__ENABLED", "false");
+        }
         command.args(arguments);
         command
             .arg("--data")

@@ -1,9 +1,11 @@
 //! `constellation bench`: the product's own commands, timed as processes of their own, on made-up events.
 //!
 //! Import, cold exchanges on loopback and at a distance, offering instead of fetching, and the exchange between equals;
-//! with `--million` what shows only with many events. Every exchange must converge, else there are no figures. One run
-//! each: compare figures of one run only. Needs room in the temporary directory for about ten times the events.
+//! ten stations with live links, in this process; with `--million` what shows only with many events. Every exchange must
+//! converge, else there are no figures. One run each: compare figures of one run only. Needs room in the temporary
+//! directory for about ten times the events.
 
+mod live;
 mod process;
 mod row;
 mod scenario;
@@ -11,7 +13,9 @@ mod scenario;
 use std::path::Path;
 
 use nostr::event::Event;
+use serde::Serialize;
 
+use self::live::LiveRow;
 use self::process::Bench;
 use self::row::Row;
 use super::arguments::BenchArguments;
@@ -44,7 +48,8 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let config = folder.join("constellation.toml");
     std::fs::write(
         &config,
-        "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n[tunnel]\nenabled = false\n",
+        "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n[tunnel]\nenabled = false\n\
+         [live]\nenabled = false\n",
     )?;
     let bench = Bench {
         config: &config,
@@ -53,7 +58,13 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let mut rows = Rows {
         as_json: arguments.json,
         all: Vec::new(),
+        live: None,
     };
+    if arguments.live {
+        rows.live(live::measure(folder, &clock).await?)?;
+        rows.finish()?;
+        return Ok(Exit::Done);
+    }
     let count = usize::try_from(arguments.events).unwrap_or(usize::MAX);
     rows.begin(count)?;
     let now = clock.unix_seconds();
@@ -61,6 +72,7 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     let even = Input::make(folder, "uniform", now, count, uniform).await?;
     scenario::imports(&bench, folder, [&lively, &even], &mut rows).await?;
     scenario::exchanges(&bench, folder, [&lively, &even], &mut rows).await?;
+    rows.live(live::measure(folder, &clock).await?)?;
     if arguments.million {
         rows.begin(MILLION)?;
         let input = Input::make(folder, "million", now, MILLION, uniform).await?;
@@ -121,6 +133,15 @@ impl Input {
 struct Rows {
     as_json: bool,
     all: Vec<Row>,
+    live: Option<LiveRow>,
+}
+
+/// One element of the JSON array.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Figures<'r> {
+    Row(&'r Row),
+    Live(&'r LiveRow),
 }
 
 impl Rows {
@@ -142,13 +163,24 @@ impl Rows {
         Ok(())
     }
 
+    fn live(&mut self, row: LiveRow) -> Result<(), Failure> {
+        if !self.as_json {
+            outln!("{}", row.as_text());
+        }
+        self.live = Some(row);
+        Ok(())
+    }
+
     fn finish(&self) -> Result<(), Failure> {
         if self.as_json {
+            let rows = self.all.iter().map(Figures::Row);
+            let figures: Vec<Figures<'_>> =
+                rows.chain(self.live.iter().map(Figures::Live)).collect();
             outln!(
                 "{}",
-                serde_json::to_string(&self.all).map_err(Failure::local)?
+                serde_json::to_string(&figures).map_err(Failure::local)?
             );
-        } else {
+        } else if !self.all.is_empty() {
             outln!(
                 "Processor time and memory are of the process named; anonymous memory is the highest seen every {} ms.",
                 process::LOOK_EVERY.as_millis()

@@ -17,6 +17,8 @@ use super::{SocketLimits, TextSocket};
 
 /// By this header an initiating station says that it is one (value `1`).
 pub const STATION_HEADER: HeaderName = HeaderName::from_static("x-constellation");
+/// By this one it says which: its PeerID. A claim, believed only from the same machine.
+pub const STATION_PEER_HEADER: HeaderName = HeaderName::from_static("x-constellation-peer");
 
 /// Why no WebSocket came of a connection.
 #[derive(Debug, thiserror::Error)]
