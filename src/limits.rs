@@ -276,6 +276,8 @@ pub const RUN_TASKS_MAX: usize = 64;
 /// Commands at a time on the control socket.
 pub const CONTROL_TASKS_MAX: usize = 64;
 
+/// How long an exchange waits for the one that the same station makes with us at the same time.
+pub const VISIT_AWAITED: Duration = Duration::from_secs(60);
 /// How long after an OK an event that is missing is looked for once more.
 pub const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Peers of which something is remembered between runs.

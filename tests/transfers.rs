@@ -19,6 +19,7 @@ use constellation::graph::Graph;
 use constellation::limits::{
     CLAIM_OVERDUE, DOWNLOAD_BYTES_MAX, UNSETTLED_BYTES_MAX, UPLOADS_FIRST,
 };
+use constellation::peer::Visitors;
 use constellation::random::Random;
 use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
@@ -522,6 +523,8 @@ async fn exchange_with(
         ingest: station.ingest().clone(),
         dialer: Arc::new(Dialer::new()),
         nostr_key,
+        own: *station.known_as().borrow(),
+        visitors: Visitors::default(),
         clock: Clock::system(),
         random: Random::system(),
         tasks: tasks.clone(),

@@ -79,7 +79,7 @@ impl Station {
             scope,
             self.known_as(),
         );
-        let context = Arc::new(context.with_plugin(asking));
+        let context = Arc::new(context.with_plugin(asking).with_visitors(self.visitors()));
         let listener = RelayServer::bind(config.relay_listens()).map_err(|error| start(&error))?;
         let address = listener.local_addr();
         let server = RelayServer::new(Arc::clone(&context));

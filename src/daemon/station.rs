@@ -19,7 +19,7 @@ use crate::discovery::TrustFiles;
 use crate::graph::GraphKeeper;
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
-use crate::peer::PeerId;
+use crate::peer::{PeerId, Visitors};
 use crate::random::Random;
 use crate::relay_client::{Dialer, NostrKey};
 use crate::relay_server::RelayContext;
@@ -93,6 +93,8 @@ pub struct Station {
     halted: watch::Sender<Option<String>>,
     /// The PeerID that others know the station by.
     known_as: watch::Sender<PeerId>,
+    /// Stations that exchange with us at this moment.
+    visitors: Visitors,
     pub(super) dialer: Dialer,
     pub(super) live: LiveParts,
     /// For commands.
@@ -142,10 +144,14 @@ impl Station {
             halted: halted.subscribe(),
             graph: Some(graph.clone()),
         };
+        let visitors = Visitors::default();
+        let known_as = watch::Sender::new(identity.public_key().peer_id());
         let context = RunContext {
             ingest: ingest.clone(),
             dialer: Arc::new(dialer.clone()),
             nostr_key: NostrKey::at(directory.nostr_key(), random.clone()),
+            own: known_as.subscribe(),
+            visitors: visitors.clone(),
             clock: clock.clone(),
             random: random.clone(),
             tasks: run_tasks.clone(),
@@ -159,10 +165,7 @@ impl Station {
             started_at: None,
         });
         let followed = found.subscribe();
-        let (known_as, tunnels) = (
-            watch::Sender::new(identity.public_key().peer_id()),
-            watch::Sender::default(),
-        );
+        let tunnels = watch::Sender::default();
         let live = LiveParts::new(&tasks, config);
         let trust_files = TrustFiles::in_folder(directory.state(), clock.clone());
         let starter = TunnelStarter {
@@ -197,6 +200,7 @@ impl Station {
             found: followed,
             halted,
             known_as,
+            visitors,
             dialer,
             live,
             tunnels,
@@ -321,6 +325,11 @@ impl Station {
     /// Why nothing may be shared at present.
     pub(super) fn halted(&self) -> watch::Receiver<Option<String>> {
         self.halted.subscribe()
+    }
+
+    /// Stations that exchange with us at this moment.
+    pub(super) fn visitors(&self) -> Visitors {
+        self.visitors.clone()
     }
 
     /// Tasks that live as long as the station.

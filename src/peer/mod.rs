@@ -7,6 +7,7 @@ mod bandwidth;
 mod link;
 mod quiet_hours;
 mod stream;
+mod visitors;
 
 pub use address::{AddressError, PeerAddress, StationAddress, Target};
 pub use bandwidth::Bandwidth;
@@ -14,3 +15,4 @@ pub use link::{Direction, Role};
 pub use multiaddr::{Multiaddr, PeerId};
 pub use quiet_hours::QuietHours;
 pub use stream::{ByteStream, Stream};
+pub use visitors::{Visit, Visitors};

@@ -21,7 +21,7 @@ use super::negotiation::Session;
 use super::outbox::{BytesSent, Outbox};
 use super::publish::{Answer, Offer, Publishing};
 use super::subscriptions::{Serial, Subscription, Subscriptions};
-use crate::peer::PeerId;
+use crate::peer::{PeerId, Visit};
 use crate::protocol::client_message::ClientMessageLabel;
 use crate::protocol::relay_message::{
     encode_auth, encode_closed, encode_neg_error, encode_notice, encode_ok,
@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub(super) jobs: Jobs,
     /// If this is a live link of another station: the subscription, and its place among the links.
     pub(super) live_link: Option<(Arc<Subscription>, LinkGuard)>,
+    /// Another station reconciles over this connection.
+    pub(super) visit: Option<Visit>,
     publishing: Publishing,
     malformed: u32,
     next_serial: u64,
@@ -117,6 +119,7 @@ impl Connection {
             counts: (0, 0),
             jobs: Jobs::default(),
             live_link: None,
+            visit: None,
             publishing,
             malformed: 0,
             next_serial: 0,

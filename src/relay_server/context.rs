@@ -17,7 +17,7 @@ use super::links::AcceptedLinks;
 use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
-use crate::peer::PeerId;
+use crate::peer::{PeerId, Visitors};
 use crate::plugin::Plugin;
 use crate::random::Random;
 use crate::time::Clock;
@@ -113,6 +113,7 @@ pub struct RelayContext {
     pub(super) hoard: Arc<Hoard>,
     pub(super) links: Arc<AcceptedLinks>,
     pub(super) closing: CancellationToken,
+    pub(super) visitors: Visitors,
     readers: Arc<Semaphore>,
     connections: watch::Sender<usize>,
 }
@@ -142,9 +143,16 @@ impl RelayContext {
             hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL)),
             links: Arc::default(),
             closing: CancellationToken::new(),
+            visitors: Visitors::default(),
             readers: Arc::new(Semaphore::new(readers)),
             connections: watch::Sender::new(0),
         }
+    }
+
+    /// The same relay, which tells there who reconciles with it.
+    pub fn with_visitors(mut self, visitors: Visitors) -> Self {
+        self.visitors = visitors;
+        self
     }
 
     /// The same relay, which asks this plugin before it stores an event.

@@ -138,6 +138,10 @@ impl Connection {
         } else {
             FRAME_BYTES_OTHER
         };
+        if self.visit.is_none() && self.visitor.party.admitted_station.is_some() {
+            let visitors = &self.context.visitors;
+            self.visit = self.visitor.station.map(|station| visitors.enter(station));
+        }
         let limit = FrameLimit::new(frame_bytes).expect("both are far above the minimum");
         let serial = self.serial();
         let session = Session::open(

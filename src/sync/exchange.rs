@@ -22,8 +22,10 @@ use super::peer_memory::{Remembered, jittered};
 use super::plan::ExchangePlan;
 use super::windows::Windows;
 use crate::ingest::{Ingest, Lane};
-use crate::limits::{ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, WITHOUT_NIP77_REMEMBERED};
-use crate::peer::Role;
+use crate::limits::{
+    ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, VISIT_AWAITED, WITHOUT_NIP77_REMEMBERED,
+};
+use crate::peer::{PeerId, Role, Visitors};
 use crate::random::Random;
 use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
@@ -42,6 +44,10 @@ pub struct ExchangeContext {
     pub dialer: Arc<dyn Dial>,
     /// Who we are to peers that ask.
     pub nostr_key: NostrKey,
+    /// Who we are to other stations.
+    pub own: PeerId,
+    /// Stations that exchange with us at this moment.
+    pub visitors: Visitors,
     /// Time.
     pub clock: Clock,
     /// Spreads what would else be tried at once.
@@ -141,6 +147,10 @@ async fn attempt(
         is_transient: failed.is_transient,
     })?;
     remembered.was_reached(context.clock.unix_seconds());
+    if let Some(station) = plan.address.peer_id() {
+        let visitors = &context.visitors;
+        visitors.let_pass(context.own, station, VISIT_AWAITED).await;
+    }
     let mut transfer = Transfer {
         conversation,
         ingest: context.ingest.clone(),

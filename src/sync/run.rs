@@ -23,7 +23,7 @@ use super::peer_memory::{PeerMemory, Remembered};
 use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
 use crate::limits::{EXCHANGES_AT_ONCE, HOME_SHARE_OF_RUN};
-use crate::peer::Role;
+use crate::peer::{PeerId, Role, Visitors};
 use crate::protocol::hex;
 use crate::random::Random;
 use crate::relay_client::{Dial, NostrKey};
@@ -66,6 +66,10 @@ pub struct RunContext {
     pub dialer: Arc<dyn Dial>,
     /// Who the station is to relays that ask.
     pub nostr_key: NostrKey,
+    /// Who the station is to other stations.
+    pub own: watch::Receiver<PeerId>,
+    /// Stations that exchange with us at this moment.
+    pub visitors: Visitors,
     /// Time.
     pub clock: Clock,
     /// Names runs.
@@ -350,6 +354,8 @@ impl Exchange {
             ingest: run.ingest.clone(),
             dialer: Arc::clone(&run.dialer),
             nostr_key: run.nostr_key.clone(),
+            own: *run.own.borrow(),
+            visitors: run.visitors.clone(),
             clock: run.clock.clone(),
             random: run.random.clone(),
             tasks: group.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use constellation::config::Config;
 use constellation::daemon::{DataDirectory, Station};
+use constellation::peer::Visitors;
 use constellation::random::Random;
 use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
@@ -55,6 +56,8 @@ pub(crate) fn run_with(home: &Home, peers: &[&str], options: SyncOptions) -> Run
             ingest: station.ingest().clone(),
             dialer: Arc::new(Dialer::new()),
             nostr_key: NostrKey::at(directory.nostr_key(), Random::system()),
+            own: station.known_as(),
+            visitors: Visitors::default(),
             clock: Clock::system(),
             random: Random::system(),
             tasks: tasks.clone(),
