@@ -42,6 +42,8 @@ pub const COMMIT_GATHERS_FOR: Duration = Duration::from_secs(2);
 pub const COMMIT_CUT_EVENTS_MIN: usize = 4_096;
 /// Events that one sweep removes before others get their turn.
 pub const SWEEP_EVENTS_MAX: usize = 2_000;
+/// Entries of the list of what is blocked that one answer shows.
+pub const BLOCKS_PER_PAGE: usize = 1_000;
 /// How often expired events are looked for.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -183,6 +185,8 @@ pub const NEG_ADHOC_IDS_TOTAL: usize = 1_000_000;
 pub const SLOW_READER_DEADLINE: Duration = Duration::from_secs(30);
 /// Relay: connections at a time.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Relay: connections at a time from one address: a household's clients, and a small part of all places.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
 /// Relay: how long the HTTP request of a new connection may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Characters of a subscription's name (NIP-01).

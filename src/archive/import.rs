@@ -63,8 +63,8 @@ pub enum ImportError {
 }
 
 impl ImportReport {
-    /// Lines that are no event, do not verify, or may not be stored. Superseded, deleted and expired ones are not
-    /// among them: they were genuine, and the store rightly does without them.
+    /// Lines that are no event, do not verify, or may not be stored. Superseded, deleted, expired and blocked ones are
+    /// not among them: they were genuine, and the store rightly does without them.
     pub fn failed_lines(&self) -> u64 {
         self.rejected
             .iter()
@@ -84,7 +84,7 @@ impl ImportReport {
 fn is_failure(reason: Rejection) -> bool {
     !matches!(
         reason,
-        Rejection::Superseded | Rejection::Deleted | Rejection::Expired
+        Rejection::Superseded | Rejection::Deleted | Rejection::Expired | Rejection::Blocked
     )
 }
 

@@ -1,9 +1,13 @@
 //! The words of the command line. Syntax only: what they mean is decided where they are used.
 
+mod moderation;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(super) use self::moderation::{BlockArguments, BlockedAs, PurgeArguments, UnblockArguments};
 
 use crate::peer::{Direction, PeerAddress};
 use crate::sync::{AuthorsSpec, KindsSpec};
@@ -73,6 +77,17 @@ pub(super) enum Command {
     Peers(PeersArguments),
     /// Whose events are shared under n2: members, and how many they and those whom they follow lead to
     Members(MembersArguments),
+    /// Take, serve and share nothing any more of a key or event; what is stored is kept, hidden
+    ///
+    /// Holds on this station alone, whoever sends the event: clients, peers, and `import` too (unblock first). Hidden
+    /// events are neither served, shared, exported nor counted by `count`.
+    Block(BlockArguments),
+    /// Take a block back: what was hidden is shown again, what peers have is fetched by the next run
+    Unblock(UnblockArguments),
+    /// Delete what is stored of a key or event from this station, and block it
+    ///
+    /// No deletion is told to others: what they have they keep, and it does not come back here.
+    Purge(PurgeArguments),
     /// Write a commented configuration
     Init(InitArguments),
     /// Measure this machine: imports, exchanges near and far

@@ -18,6 +18,7 @@ mod events;
 mod exit;
 mod init;
 mod members;
+mod moderation;
 mod progress;
 mod run;
 mod status;
@@ -85,6 +86,9 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Join(command) => tunnel::join(&global, command).await,
         Command::Peers(command) => tunnel::peers(&global, command).await,
         Command::Members(command) => members::members(&global, &command).await,
+        Command::Block(command) => moderation::block(&global, command).await,
+        Command::Unblock(command) => moderation::unblock(&global, command).await,
+        Command::Purge(command) => moderation::purge(&global, command).await,
         Command::Init(command) => init::init(&global, &command).await,
         Command::Bench(command) => {
             global.refuse_for("bench")?;

@@ -50,6 +50,12 @@ fn as_text(report: &StatusReport) -> String {
             report.next_run_at.clone().unwrap_or_else(|| "none".into()),
         ],
     ];
+    let blocked = &report.blocked;
+    if blocked.authors + blocked.events > 0 {
+        let (authors, events) = (thousands(blocked.authors), thousands(blocked.events));
+        let text = format!("{authors} keys, {events} events");
+        rows.push(vec!["blocked".into(), text]);
+    }
     if let Some(tunnels) = &report.tunnels {
         rows.push(vec!["tunnels".into(), tunnels_in_brief(tunnels)]);
         if let Some(problem) = &tunnels.carrier.problem {

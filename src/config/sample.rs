@@ -46,10 +46,14 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # Whether connections from this machine have all rights. Set it to false behind a proxy on this machine that adds no
 # X-Forwarded-For.
 #trust_loopback = true
-# Proxies whose X-Forwarded-For is believed.
+# Proxies whose X-Forwarded-For is believed: the addresses it names count for connections_per_address_max.
 #trusted_proxies = []
-# Limits: connections in all, and what one connection may have.
+# Whether messages are compressed for clients elsewhere that offer it (permessage-deflate): a third fewer bytes for some
+# processor time. Stations and programs on this machine are never sent compressed messages.
+#compression = true
+# Limits: connections in all and from one address (this machine exempt), and what one connection may have.
 #connections_max = 1024
+#connections_per_address_max = 64
 #subscriptions_max = 20
 #filters_max = 20
 #negentropy_sessions_max = 4

@@ -15,6 +15,7 @@ use tokio_util::io::StreamReader;
 
 use super::commands::TunnelCommand;
 use super::messages::{CommandError, StatusReport, SyncLine};
+use super::moderation::ModerationCommand;
 use crate::archive::{ImportReport, VerifyReport};
 use crate::graph::MembersReport;
 use crate::sync::{RunReport, SyncRequest};
@@ -183,6 +184,18 @@ impl ControlClient {
     ) -> Result<serde_json::Value, ControlError> {
         let body = serde_json::to_vec(command).map_err(broken)?;
         self.ask(Method::POST, "/tunnels", whole(body)).await
+    }
+
+    /// Has the list of what is blocked read or changed; the answer is of the type that the command names.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn moderation(
+        &self,
+        command: &ModerationCommand,
+    ) -> Result<serde_json::Value, ControlError> {
+        let body = serde_json::to_vec(command).map_err(broken)?;
+        self.ask(Method::POST, "/moderation", whole(body)).await
     }
 
     /// Imports JSON lines.

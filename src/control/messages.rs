@@ -100,6 +100,15 @@ pub struct PeerStatus {
     pub lag_s: Option<u64>,
 }
 
+/// How much is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BlockedStatus {
+    /// Public keys.
+    pub authors: u64,
+    /// Ids of events.
+    pub events: u64,
+}
+
 /// What `constellation status --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -121,6 +130,8 @@ pub struct StatusReport {
     pub events: u64,
     /// Events that are shared, by kind.
     pub by_kind: BTreeMap<u16, u64>,
+    /// What this station blocks.
+    pub blocked: BlockedStatus,
     /// Bytes of the store in use.
     pub store_bytes: u64,
     /// Whether a run is in progress.

@@ -11,11 +11,13 @@
 mod client;
 mod commands;
 mod messages;
+mod moderation;
 mod server;
 mod tunnel_state;
 
 pub use client::{ControlClient, ControlError, TellProgress};
 pub use commands::{JoinReport, TunnelCommand, Tunnels, TunnelsReport};
-pub use messages::{CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
+pub use messages::{BlockedStatus, CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
+pub use moderation::{BlockReport, ModerationCommand, Named, NotNamed, moderation};
 pub use server::{ControlContext, StationFacts, serve, status, tunnels};
 pub use tunnel_state::TunnelState;

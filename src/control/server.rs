@@ -22,7 +22,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::io::StreamReader;
 
 use super::commands::{TunnelCommand, carry_out_without_tunnels};
-use super::messages::{CommandError, PeerStatus, StatusReport, SyncLine};
+use super::messages::{BlockedStatus, CommandError, PeerStatus, StatusReport, SyncLine};
+use super::moderation::{ModerationCommand, moderation};
 use super::tunnel_state::TunnelState;
 use crate::archive::{self, Export};
 use crate::discovery::TrustFiles;
@@ -147,6 +148,7 @@ fn router(context: Arc<ControlContext>) -> Router {
         .route("/members", get(get_members))
         .route("/verify", post(post_verify))
         .route("/tunnels", post(post_tunnels))
+        .route("/moderation", post(post_moderation))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(context)
 }
@@ -191,6 +193,7 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
     let gathered = tokio::task::spawn_blocking(move || {
         let snapshot = store.snapshot().map_err(CommandError::local)?;
         let events = snapshot.event_count().map_err(CommandError::local)?;
+        let blocked = snapshot.blocked_counts().map_err(CommandError::local)?;
         let by_kind = snapshot.shared_by_kind().into_iter().collect();
         let (last_run, peers) =
             peers_of(&runner, clock.unix_seconds()).map_err(CommandError::local)?;
@@ -204,6 +207,10 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             started_at: facts.started_at.map(rfc3339),
             events,
             by_kind,
+            blocked: BlockedStatus {
+                authors: blocked.authors,
+                events: blocked.events,
+            },
             store_bytes: store.sizes().1,
             run_in_progress: runner.is_running(),
             next_run_at: next_run.map(rfc3339),
@@ -368,6 +375,13 @@ async fn post_verify(
         .await
         .map(axum::Json)
         .map_err(CommandError::local)
+}
+
+async fn post_moderation(
+    State(context): State<Arc<ControlContext>>,
+    axum::Json(command): axum::Json<ModerationCommand>,
+) -> Result<axum::Json<serde_json::Value>, CommandError> {
+    moderation(&context, command).await.map(axum::Json)
 }
 
 async fn post_tunnels(

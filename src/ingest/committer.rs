@@ -13,11 +13,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use constellation_eventstore::{Sequence, Store, StoreError, Writer};
+use constellation_eventstore::{Blocking, Sequence, Store, StoreError, Writer};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::flow::Flow;
 use super::inbox::Inbox;
+use super::list::{ListChange, write_list};
 use super::origin::Verdict;
 use super::pipeline::{IngestError, Published, announce};
 use super::stages::{self, Cut, Examined, OverlayChange};
@@ -35,6 +36,11 @@ pub(super) enum Job {
     Overlay {
         change: OverlayChange,
         reply: Reply<()>,
+        _slot: OwnedSemaphorePermit,
+    },
+    List {
+        change: ListChange,
+        reply: Reply<Blocking>,
         _slot: OwnedSemaphorePermit,
     },
     Sweep {
@@ -58,7 +64,7 @@ impl Job {
     pub(super) fn is_prompt(&self) -> bool {
         match self {
             Self::Admit(admit) => admit.is_prompt,
-            Self::Overlay { .. } | Self::Sweep { .. } => true,
+            Self::Overlay { .. } | Self::List { .. } | Self::Sweep { .. } => true,
         }
     }
 }
@@ -165,6 +171,7 @@ impl Committer {
         let now = self.clock.monotonic();
         let mut prompt = Vec::new();
         let mut overlays = Vec::new();
+        let mut lists = Vec::new();
         let mut sweeps = Vec::new();
         for job in jobs {
             match job {
@@ -175,6 +182,11 @@ impl Committer {
                     reply,
                     _slot,
                 } => overlays.push((change, reply, _slot)),
+                Job::List {
+                    change,
+                    reply,
+                    _slot,
+                } => lists.push((change, reply, _slot)),
                 Job::Sweep { reply, _slot } => sweeps.push((reply, _slot)),
             }
         }
@@ -184,6 +196,10 @@ impl Committer {
         }
         if !overlays.is_empty() {
             self.change_overlays(overlays);
+        }
+        for (change, reply, _slot) in lists {
+            let result = write_list(&mut self.writer, &change);
+            drop(reply.send(result.map_err(Into::into)));
         }
         for (reply, _slot) in sweeps {
             let now = self.clock.unix_seconds();

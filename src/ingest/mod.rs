@@ -17,6 +17,7 @@ mod examiner;
 mod flow;
 mod foresight;
 mod inbox;
+mod list;
 mod origin;
 mod pipeline;
 mod source;
@@ -28,6 +29,7 @@ mod verifier;
 mod tests;
 
 pub use flow::BulkStream;
+pub use list::ListChange;
 pub use origin::{Origin, Scope, Verdict, Writers};
 pub use pipeline::{Ingest, IngestError, Mode, Parts, Published};
 pub use source::{Lane, Source};

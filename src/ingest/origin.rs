@@ -82,7 +82,7 @@ impl Origin {
                 if let Writers::Authors(authors) = writers
                     && !authors.contains(event.author())
                 {
-                    return Err(Rejection::Blocked);
+                    return Err(Rejection::MayNotWrite);
                 }
                 if event.is_protected()
                     && !authenticated.contains(&PublicKey::from_byte_array(*event.author()))

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use constellation_event::{CanonicalKey, UnverifiedEvent};
-use constellation_eventstore::{NewOverlayEntry, Sequence, Store, StoreError, Writer};
+use constellation_eventstore::{Blocking, NewOverlayEntry, Sequence, Store, StoreError, Writer};
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::{oneshot, watch};
@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::committer::Job;
 use super::examiner::Submission;
 use super::flow::BulkStream;
+use super::list::{ListChange, write_list};
 use super::origin::{Origin, Verdict};
 use super::source::{Lane, Source};
 use super::stages::{self, Cut, OverlayChange, Submitted};
@@ -296,7 +297,34 @@ impl Ingest {
         }
     }
 
-    /// Removes what has expired, or whose author vanished, until nothing is left to remove.
+    /// Changes the list of what is blocked, durably and at once; returns when what is stored has been settled too.
+    ///
+    /// Cancel safety: a change already taken is still made, and settled by the next sweep.
+    ///
+    /// # Errors
+    /// [`IngestError`]: the list may have been changed.
+    pub async fn change_list(&self, change: ListChange) -> Result<Blocking, IngestError> {
+        let listed = match &self.shared.engine {
+            Engine::Inline(inline) => {
+                let mut writer = inline.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let writer = writer.as_mut().ok_or(IngestError::Closed)?;
+                write_list(writer, &change)?
+            }
+            Engine::Threads(threads) => {
+                threads
+                    .ask(|reply, slot| Job::List {
+                        change,
+                        reply,
+                        _slot: slot,
+                    })
+                    .await?
+            }
+        };
+        self.sweep().await?;
+        Ok(listed)
+    }
+
+    /// Removes what has expired, or whose author vanished, and settles what was blocked, until nothing is left to do.
     ///
     /// # Errors
     /// [`IngestError`].

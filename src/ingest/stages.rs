@@ -368,7 +368,7 @@ pub(super) fn write_overlays(
     Ok(committed.last_sequence)
 }
 
-/// Removes what has expired or vanished: one slice.
+/// Removes what has expired or vanished, settles what was blocked: one slice.
 ///
 /// # Errors
 /// The store's.

@@ -1,4 +1,4 @@
-//! WebSocket framing over any byte stream, by the `yawc` crate, without compression.
+//! WebSocket framing over any byte stream, by the `yawc` crate, compressed where [`Compression`] says so.
 //!
 //! Takes a byte stream (or an upgraded HTTP request); gives whole text messages under a limit of bytes, checked to
 //! be UTF-8. Pings are answered and closing is answered while [`SocketReceiver::recv`] is awaited.
@@ -7,6 +7,7 @@
 //! Cancel safety: `recv`, `feed`, `flush` and `send` may be dropped at any wait. Frames are queued whole or not at
 //! all, so a dropped `send` either has not begun or is finished by the next flush.
 //! Nothing here has a deadline: a peer that stops reading holds up `feed` and `flush` until their caller gives up.
+//! A message that unfolds to more than the limit is refused like any other that is too large.
 //! Worst case of memory: twice one message read, one message and 64 KiB waiting to be written, 64 unsent pongs.
 
 use std::future::poll_fn;
@@ -23,11 +24,13 @@ pub use yawc::Role;
 
 use crate::limits::MESSAGE_BYTES_MAX;
 
+mod compression;
 mod handshake;
 
+pub use compression::Compression;
 pub use handshake::{
-    HandshakeError, PendingSocket, STATION_HEADER, STATION_PEER_HEADER, accept, connect_websocket,
-    is_upgrade,
+    HandshakeError, PendingSocket, STATION_HEADER, STATION_PEER_HEADER, accept, accept_with,
+    connect_websocket, is_upgrade,
 };
 
 /// Bytes that may wait to be written before [`SocketSender::feed`] waits for the peer.
@@ -407,5 +410,7 @@ impl std::fmt::Debug for SocketSender {
     }
 }
 
+#[cfg(test)]
+mod compression_tests;
 #[cfg(test)]
 mod tests;

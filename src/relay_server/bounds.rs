@@ -3,7 +3,8 @@
 //! Worst case of memory for one connection: a message being read (2.2 MB), filters of open requests (2.2 MB of JSON,
 //! up to some 10 MB parsed, twice while being answered), events in flight (4 MB), negentropy messages (4 × 0.55 MB),
 //! bytes to be sent (`HIGH_WATER` and what one slice and all verdicts bring: 8 MB). Nothing piles up for a slow
-//! reader: live events are scanned for when it has room. Ad-hoc sets are counted over all connections.
+//! reader: live events are scanned for when it has room. A client whose messages are compressed holds 50 KB more while
+//! one arrives in pieces; what is compressed together is one message, whatever its length on the wire. Ad-hoc sets are counted over all connections.
 
 use std::time::Duration;
 

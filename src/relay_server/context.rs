@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::Addresses;
 use super::adhoc::Hoard;
 use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
 use super::links::AcceptedLinks;
@@ -112,6 +113,7 @@ pub struct RelayContext {
     pub(super) plugin: Option<Plugin>,
     pub(super) hoard: Arc<Hoard>,
     pub(super) links: Arc<AcceptedLinks>,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) closing: CancellationToken,
     pub(super) visitors: Visitors,
     readers: Arc<Semaphore>,
@@ -142,6 +144,7 @@ impl RelayContext {
             plugin: None,
             hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL)),
             links: Arc::default(),
+            addresses: Arc::default(),
             closing: CancellationToken::new(),
             visitors: Visitors::default(),
             readers: Arc::new(Semaphore::new(readers)),

@@ -5,7 +5,7 @@
 //! does not count as loopback. Worst case before a conversation begins: 16 KiB of head, `REQUEST_DEADLINE`.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use url::{Host, Url};
 
+use super::addresses::Place;
 use super::bounds::HEAD_BYTES_MAX;
 use super::connection::{Visitor, converse};
 use super::context::{ConnectionEnd, RelayContext, RemoteParty};
@@ -32,14 +33,14 @@ use super::{information, page};
 use crate::limits::REQUEST_DEADLINE;
 use crate::protocol::SocketLimits;
 use crate::protocol::websocket::{
-    PendingSocket, STATION_HEADER, STATION_PEER_HEADER, accept, is_upgrade,
+    Compression, PendingSocket, STATION_HEADER, STATION_PEER_HEADER, accept_with, is_upgrade,
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The conversation that an upgrade leads to.
-type Upgrade = Arc<Mutex<Option<(PendingSocket, Visitor)>>>;
+type Upgrade = Arc<Mutex<Option<(PendingSocket, Visitor, Option<Place>)>>>;
 
 /// Serves one connection until it ends, and says why it did.
 ///
@@ -76,7 +77,7 @@ where
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
-    let Some((socket, visitor)) = upgraded else {
+    let Some((socket, visitor, _place)) = upgraded else {
         return ConnectionEnd::Answered;
     };
     match timeout(REQUEST_DEADLINE, socket.open()).await {
@@ -96,9 +97,19 @@ async fn answer<B>(
     let headers = request.headers();
     if is_upgrade(headers) {
         let visitor = visitor(party, headers, &options);
-        return match accept(request, SocketLimits::default()) {
+        let address = visitor.party.address.map(|address| address.ip());
+        let place = context
+            .addresses
+            .take(address, options.connections_per_address_max);
+        let place = match place {
+            Ok(place) => place,
+            Err(full) => return plain(StatusCode::TOO_MANY_REQUESTS, full.to_string()),
+        };
+        let compression = compression(&visitor, &options);
+        return match accept_with(request, SocketLimits::default(), compression) {
             Ok((response, socket)) => {
-                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket, visitor));
+                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((socket, visitor, place));
                 response.map(|_| Full::default())
             }
             Err(error) => plain(StatusCode::BAD_REQUEST, error.to_string()),
@@ -165,18 +176,9 @@ fn visitor(mut party: RemoteParty, headers: &HeaderMap, options: &RelayOptions) 
     if passed_on || !options.trust_loopback || text(ORIGIN).is_some_and(is_foreign_origin) {
         party.loopback = false;
     }
-    let behind_trusted = party.address.is_some_and(|address| {
-        options
-            .trusted_proxies
-            .contains(&address.ip().to_canonical())
-    });
-    if behind_trusted
-        && let Some(client) = text(X_FORWARDED_FOR)
-            .and_then(|chain| chain.rsplit(',').next())
-            .and_then(|client| client.trim().parse::<IpAddr>().ok())
-    {
-        party.address = Some((client, 0).into());
-    }
+    party.address = party
+        .address
+        .map(|address| client_address(address, headers, options));
     let is_station = text(STATION_HEADER) == Some("1");
     let station = match &party.admitted_station {
         Some(proved) => proved.parse().ok(),
@@ -189,6 +191,34 @@ fn visitor(mut party: RemoteParty, headers: &HeaderMap, options: &RelayOptions) 
         station,
         host: text(HOST).map(str::to_owned),
         party,
+    }
+}
+
+/// Who a chain of trusted proxies says is at its other end: each adds at the end whom it heard from, be it to a line that
+/// is there or as another one. What comes before the first who is not trusted may be made up.
+fn client_address(near: SocketAddr, headers: &HeaderMap, options: &RelayOptions) -> SocketAddr {
+    let is_trusted = |ip: IpAddr| options.trusted_proxies.contains(&ip.to_canonical());
+    let lines = headers.get_all(X_FORWARDED_FOR).iter();
+    let named: Vec<&str> = lines
+        .flat_map(|line| line.to_str().unwrap_or_default().split(','))
+        .collect();
+    let mut client = near;
+    for word in named.iter().rev() {
+        let (true, Ok(next)) = (is_trusted(client.ip()), word.trim().parse::<IpAddr>()) else {
+            break;
+        };
+        client = (next, 0).into();
+    }
+    client
+}
+
+/// Clients elsewhere gain by compression more than it costs. This machine has no line to save; between stations most is
+/// sent in bulk, and would take longer.
+fn compression(visitor: &Visitor, options: &RelayOptions) -> Compression {
+    if options.compression && !visitor.is_station && !visitor.party.is_trusted() {
+        Compression::IfOffered
+    } else {
+        Compression::Never
     }
 }
 
@@ -263,6 +293,31 @@ mod tests {
             party.address.unwrap().ip().to_string()
         };
         assert_eq!(named(&["192.0.2.1".parse().unwrap()]), "198.51.100.7");
+        assert_eq!(named(&[]), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_chain_of_proxies_is_followed_as_far_as_it_is_trusted() {
+        let options = RelayOptions {
+            trusted_proxies: vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],
+            ..RelayOptions::default()
+        };
+        let named = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line));
+            }
+            let near = "192.0.2.1:5".parse().unwrap();
+            client_address(near, &headers, &options).ip().to_string()
+        };
+        assert_eq!(named(&["198.51.100.7, 192.0.2.2"]), "198.51.100.7");
+        assert_eq!(
+            named(&["10.0.0.1, 198.51.100.7, 192.0.2.2"]),
+            "198.51.100.7"
+        );
+        // A line of the client's own, and the proxy's beside it.
+        assert_eq!(named(&["10.0.0.1", "198.51.100.7"]), "198.51.100.7");
+        assert_eq!(named(&["nonsense", "192.0.2.2"]), "192.0.2.2");
         assert_eq!(named(&[]), "192.0.2.1");
     }
 }

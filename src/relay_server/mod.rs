@@ -13,6 +13,7 @@
 //! that take turns, and a client that does not read is not read from either, and then cut.
 //! Deliberately absent: TLS (a proxy's business), admission of tunnels (the caller says who is at the other end).
 
+mod addresses;
 mod adhoc;
 mod authentication;
 mod bounds;

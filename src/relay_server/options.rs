@@ -16,7 +16,8 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use url::Url;
 
 use crate::limits::{
-    CONNECTIONS_MAX, FILTERS_MAX, NEG_SESSIONS_MAX, PLUGIN_TIMEOUT, SUBSCRIPTIONS_MAX,
+    CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, FILTERS_MAX, NEG_SESSIONS_MAX, PLUGIN_TIMEOUT,
+    SUBSCRIPTIONS_MAX,
 };
 use crate::plugin::{AskedAbout, PluginCommand, PluginFailure, PluginOptions, plugin_timeout};
 
@@ -47,8 +48,12 @@ pub struct RelayOptions {
     pub trust_loopback: bool,
     /// Proxies whose `X-Forwarded-For` is believed to name the client.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Whether messages are compressed (permessage-deflate) towards clients elsewhere that offer it.
+    pub compression: bool,
     /// Connections at a time. A change takes effect at the next start.
     pub connections_max: usize,
+    /// Connections at a time from one address (or IPv6 network of one household); this machine and tunnels are exempt.
+    pub connections_per_address_max: usize,
     /// Subscriptions of one connection.
     pub subscriptions_max: usize,
     /// Filters of one request.
@@ -86,7 +91,9 @@ impl Default for RelayOptions {
             write: WritePolicy::Loopback,
             trust_loopback: true,
             trusted_proxies: Vec::new(),
+            compression: true,
             connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
             subscriptions_max: SUBSCRIPTIONS_MAX,
             filters_max: FILTERS_MAX,
             negentropy_sessions_max: NEG_SESSIONS_MAX,

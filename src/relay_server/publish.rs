@@ -161,7 +161,6 @@ impl Publishing {
 struct Terms {
     is_station: bool,
     is_authenticated: bool,
-    only_some_authors: bool,
     only_scope_kinds: bool,
 }
 
@@ -195,7 +194,6 @@ fn origin(
     let terms = Terms {
         is_station: false,
         is_authenticated: !authenticated.is_empty(),
-        only_some_authors: matches!(writers, Writers::Authors(_)),
         only_scope_kinds: !party.loopback && *policy == WritePolicy::Scope,
     };
     let origin = Origin::Client {
@@ -234,9 +232,7 @@ fn explain(id: [u8; 32], rejection: Rejection, terms: &Terms) -> Answer {
         Rejection::Superseded => (ReasonPrefix::Blocked, "a newer version is stored"),
         Rejection::Deleted => (ReasonPrefix::Blocked, "deleted by its author"),
         Rejection::OutOfScope => (ReasonPrefix::Blocked, "outside what this station shares"),
-        Rejection::Blocked if terms.only_some_authors => {
-            (ReasonPrefix::Restricted, "its author may not write here")
-        }
+        Rejection::MayNotWrite => (ReasonPrefix::Restricted, "its author may not write here"),
         Rejection::Blocked => (ReasonPrefix::Blocked, "by the operator of this relay"),
         Rejection::Protected if terms.is_station || terms.is_authenticated => {
             (ReasonPrefix::Restricted, "only its author may publish it")

@@ -84,7 +84,8 @@ async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Batch, TransferEr
                     break;
                 }
                 taken += 1;
-                let Some(record) = snapshot.by_id(&item.id)? else {
+                let found = snapshot.by_id(&item.id)?;
+                let Some(record) = found.filter(|record| !record.is_hidden()) else {
                     continue;
                 };
                 bytes += record.json().len();

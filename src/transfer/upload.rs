@@ -276,7 +276,7 @@ impl<'c> Upload<'_, 'c> {
 
 const NOT_OFFERED: &str = "not offered: the peer takes nothing for now";
 
-/// Reads the next events, up to a bound of bytes. Those that are gone meanwhile need no upload.
+/// Reads the next events, up to a bound of bytes. Those that are gone or were blocked meanwhile need no upload.
 async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferError> {
     let store = transfer.ingest.store().clone();
     let since = Instant::now();
@@ -287,7 +287,8 @@ async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferErr
         let mut taken = 0;
         for item in items {
             taken += 1;
-            let Some(record) = snapshot.by_id(&item.id)? else {
+            let found = snapshot.by_id(&item.id)?;
+            let Some(record) = found.filter(|record| !record.is_hidden()) else {
                 continue;
             };
             bytes += record.json().len();

@@ -31,13 +31,15 @@ pub enum Rejection {
     TooLarge = 10,
     /// Protected (NIP-70), and not offered by its author.
     Protected = 11,
-    /// Blocked by the captain, or its author may not write here.
+    /// The captain of this station blocked it, or its author.
     Blocked = 12,
+    /// Its author may not write through this connection.
+    MayNotWrite = 13,
 }
 
 impl Rejection {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadId,
         Self::BadSignature,
         Self::Malformed,
@@ -50,6 +52,7 @@ impl Rejection {
         Self::TooLarge,
         Self::Protected,
         Self::Blocked,
+        Self::MayNotWrite,
     ];
 
     /// The name used in JSON, logs and metrics.
@@ -67,6 +70,7 @@ impl Rejection {
             Self::TooLarge => "too_large",
             Self::Protected => "protected",
             Self::Blocked => "blocked",
+            Self::MayNotWrite => "may_not_write",
         }
     }
 
@@ -80,11 +84,17 @@ impl Rejection {
         Self::ALL.into_iter().find(|reason| reason.code() == code)
     }
 
-    /// Whether the verdict follows from the event's own, verified content, so that it holds whoever sends it (D8).
+    /// Whether the verdict follows from the event's own, verified content (for `Blocked`: and from the captain's list),
+    /// so that it holds whoever sends it (D8).
     pub const fn is_global(self) -> bool {
         matches!(
             self,
-            Self::Superseded | Self::Deleted | Self::Expired | Self::Future | Self::OutOfScope
+            Self::Superseded
+                | Self::Deleted
+                | Self::Expired
+                | Self::Future
+                | Self::OutOfScope
+                | Self::Blocked
         )
     }
 

@@ -165,6 +165,14 @@ fn check_record(
             });
         }
     }
+    if author.is_ok() && snapshot.is_hidden_rightly(&record.header)? == Some(false) {
+        report.problem(|| {
+            format!(
+                "record {} is not hidden as the list of what is blocked says",
+                sequence.0
+            )
+        });
+    }
     let tombstone = keys::deleted_id_key(record.id(), record.header.author);
     if !matches!(record.kind(), 5 | 62) && tables.deleted_ids.get(txn, &tombstone)?.is_some() {
         report.problem(|| format!("record {} is stored though it is deleted", sequence.0));

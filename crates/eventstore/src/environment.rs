@@ -53,9 +53,12 @@ pub(crate) struct Tables {
     pub(crate) refused_order: Table,
     pub(crate) overlay: Table,
     pub(crate) overlay_order: Table,
+    pub(crate) blocked_authors: Table,
+    pub(crate) blocked_events: Table,
+    pub(crate) moderating: Table,
 }
 
-const TABLE_NAMES: [&str; 21] = [
+const TABLE_NAMES: [&str; 24] = [
     "meta",
     "records",
     "authors",
@@ -77,6 +80,9 @@ const TABLE_NAMES: [&str; 21] = [
     "refused_order",
     "overlay",
     "overlay_order",
+    "blocked_authors",
+    "blocked_events",
+    "moderating",
 ];
 
 impl Tables {
@@ -103,6 +109,9 @@ impl Tables {
             refused_order,
             overlay,
             overlay_order,
+            blocked_authors,
+            blocked_events,
+            moderating,
         ] = tables;
         Self {
             meta,
@@ -126,6 +135,9 @@ impl Tables {
             refused_order,
             overlay,
             overlay_order,
+            blocked_authors,
+            blocked_events,
+            moderating,
         }
     }
 }

@@ -246,7 +246,7 @@ pub(crate) fn index_keys(
             suffix,
         ))),
         Some(IndexKey::Kind(keys::kind_key(header.kind, suffix))),
-        (!header.unshared).then(canonical),
+        header.is_shared().then(canonical),
         header
             .expires_at
             .map(|at| IndexKey::Expiry(keys::expiry_key(at, sequence))),

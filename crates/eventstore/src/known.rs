@@ -11,7 +11,7 @@ use crate::StoreError;
 use crate::environment::Tables;
 use crate::index::{next_with_prefix, record_named};
 use crate::keys::Sequence;
-use crate::record::has_id;
+use crate::record::{Header, has_id};
 use crate::refusal::{Lapse, StandingRefusal};
 use crate::store::Snapshot;
 
@@ -20,7 +20,7 @@ use crate::store::Snapshot;
 pub enum Known {
     /// Nothing, or a verdict that has lapsed.
     Unknown,
-    /// An event with this id is stored.
+    /// An event with this id is stored, and not blocked.
     Stored,
     /// It was refused, and still would be.
     Refused(StandingRefusal),
@@ -35,14 +35,19 @@ impl Snapshot<'_> {
         let mut known = vec![Known::Unknown; ids.len()];
         let order = in_order(ids);
         for found in stored_among(self.tables(), &self.txn, ids, &order)? {
-            known[found.place] = Known::Stored;
+            let (header, _) = Header::decode(found.sequence, found.bytes)?;
+            known[found.place] = if header.hidden {
+                Known::Refused(StandingRefusal::of_hidden(&header))
+            } else {
+                Known::Stored
+            };
         }
         if self.tables().refused.is_empty(&self.txn)? {
             return Ok(known);
         }
         for place in order {
             if known[place] == Known::Unknown
-                && let Some(refusal) = self.standing_refusal(&ids[place], lapse)?
+                && let Some(refusal) = self.recorded_refusal(&ids[place], lapse)?
             {
                 known[place] = Known::Refused(refusal);
             }

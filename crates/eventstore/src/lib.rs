@@ -12,6 +12,7 @@
 //! and what its segments sum up agree; a deleted or expired event never comes back, whatever the order of
 //! arrival. Deliberately absent: network, runtime, clock (`now` is an argument).
 
+mod blocking;
 mod check;
 mod environment;
 mod ephemeral;
@@ -28,11 +29,13 @@ mod refusal;
 mod rules;
 mod segments;
 mod set;
+mod settling;
 mod store;
 mod sweep;
 mod transaction;
 mod writer;
 
+pub use blocking::{BLOCK_REASON_BYTES_MAX, Block, BlockTarget, BlockedCounts, Blocking};
 pub use check::{CheckReport, check};
 pub use environment::FORMAT;
 pub use ephemeral::EphemeralNews;

@@ -127,7 +127,7 @@ impl OutsiderWalk {
                     StoreError::damaged(format!("by_author: no record {}", sequence.0))
                 })?;
             let (header, _) = Header::decode(sequence, bytes)?;
-            if !header.unshared {
+            if header.is_shared() {
                 self.found.push(Item {
                     timestamp: header.created_at,
                     id: header.id,

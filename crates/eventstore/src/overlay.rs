@@ -250,7 +250,7 @@ impl Snapshot<'_> {
         let mut headers = vec![None; ids.len()];
         for found in stored_among(self.tables(), &self.txn, &ids, &in_order(&ids))? {
             let (header, _) = Header::decode(found.sequence, found.bytes)?;
-            headers[found.place] = Some(header).filter(|header| !header.unshared);
+            headers[found.place] = Some(header).filter(Header::is_shared);
         }
         Ok(headers)
     }

@@ -419,7 +419,8 @@ impl Query {
     fn accepts(&self, plan: &Plan, record: &Record<'_>) -> Result<bool, StoreError> {
         let filter = &self.filter;
         let time = record.created_at();
-        if record.sequence() > self.up_to
+        if record.is_hidden()
+            || record.sequence() > self.up_to
             || record.is_expired(self.now)
             || filter.since.is_some_and(|since| time < since.as_secs())
             || filter.until.is_some_and(|until| time > until.as_secs())

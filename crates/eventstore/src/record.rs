@@ -1,12 +1,12 @@
 //! One stored event: a fixed header, then its minified JSON, which is served as it stands.
 //!
-//! Layout (format 1): flags 1 ‖ kind 2 ‖ author number 4 ‖ created_at 8 ‖ expiration 8 (0: none) ‖ id 32 ‖ JSON.
+//! Layout (format 1): flags 1 (1: unshared, 2: hidden) ‖ kind 2 ‖ author number 4 ‖ created_at 8 ‖ expiration 8 (0: none) ‖ id 32 ‖ JSON.
 //! The header answers what queries and rules ask most, without parsing. Only decoding can fail, as `Damaged`.
 
 use std::borrow::Cow;
 use std::io::Write;
 
-use constellation_event::{VecTags, VerifiedEvent};
+use constellation_event::{CanonicalKey, VecTags, VerifiedEvent};
 use serde::Deserialize;
 
 use crate::keys::{AuthorNumber, Sequence};
@@ -17,10 +17,13 @@ const HEADER_LEN: usize = 1 + 2 + 4 + 8 + 8 + 32;
 /// Kept and served, but not part of what stations share: protected (NIP-70), or a request to vanish (NIP-62)
 /// that is not addressed to all relays.
 const FLAG_UNSHARED: u8 = 1;
+/// Kept, but neither served nor shared: the captain blocked it.
+const FLAG_HIDDEN: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) unshared: bool,
+    pub(crate) hidden: bool,
     pub(crate) kind: u16,
     pub(crate) author: AuthorNumber,
     pub(crate) created_at: u64,
@@ -43,6 +46,7 @@ impl Header {
         let expires_at = u64::from_be_bytes(expires_at);
         let header = Self {
             unshared: head[0] & FLAG_UNSHARED != 0,
+            hidden: head[0] & FLAG_HIDDEN != 0,
             kind: u16::from_be_bytes([head[1], head[2]]),
             author: AuthorNumber(u32::from_be_bytes([head[3], head[4], head[5], head[6]])),
             created_at: u64::from_be_bytes(created_at),
@@ -50,6 +54,19 @@ impl Header {
             id,
         };
         Ok((header, json))
+    }
+
+    /// Whether it is part of what stations share.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.unshared && !self.hidden
+    }
+
+    /// The event's place in the canonical order.
+    pub(crate) fn canonical_key(&self) -> CanonicalKey {
+        CanonicalKey {
+            created_at: self.created_at,
+            id: self.id,
+        }
     }
 
     /// Length in bytes of the record with this JSON.
@@ -60,7 +77,12 @@ impl Header {
     /// Writes the record with this JSON: exactly [`Header::encoded_len`] bytes.
     pub(crate) fn write_with(&self, json: &str, out: &mut impl Write) -> std::io::Result<()> {
         let mut head = [0; HEADER_LEN];
-        head[0] = if self.unshared { FLAG_UNSHARED } else { 0 };
+        if self.unshared {
+            head[0] |= FLAG_UNSHARED;
+        }
+        if self.hidden {
+            head[0] |= FLAG_HIDDEN;
+        }
         head[1..3].copy_from_slice(&self.kind.to_be_bytes());
         head[3..7].copy_from_slice(&self.author.0.to_be_bytes());
         head[7..15].copy_from_slice(&self.created_at.to_be_bytes());
@@ -111,9 +133,14 @@ impl<'s> Record<'s> {
         self.header.kind
     }
 
-    /// Whether stations share it: not if it is protected (NIP-70), or asks one relay only to forget (NIP-62).
+    /// Whether stations share it: not if it is protected (NIP-70), asks one relay only to forget (NIP-62), or is hidden.
     pub fn is_shared(&self) -> bool {
-        !self.header.unshared
+        self.header.is_shared()
+    }
+
+    /// Whether the captain blocked it: it is kept, and shown to nobody.
+    pub fn is_hidden(&self) -> bool {
+        self.header.hidden
     }
 
     /// Whether it has expired (NIP-40) but has not been swept yet.

@@ -2,14 +2,16 @@
 //!
 //! A verdict that follows from the content of a verified event holds whoever lists the event: it is kept once,
 //! under the id. Each verdict knows when it lapses: a superseded event when its superseder goes, a future one
-//! when its time comes, one out of scope when the scope comes to cover it. Bounded, oldest dropped first.
+//! when its time comes, one out of scope when the scope comes to cover it, a blocked one when the captain takes it back. Bounded, oldest dropped first.
 //! Says nothing about what a peer lists: that is the overlay's.
 
 use constellation_event::{CanonicalKey, Rejection, VerifiedEvent};
 
 use crate::StoreError;
+use crate::blocking::is_blocked;
 use crate::index::at_coordinate;
 use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence};
+use crate::record::Header;
 use crate::store::Snapshot;
 use crate::transaction::{Removed, Transaction};
 
@@ -41,6 +43,16 @@ pub struct StandingRefusal {
     pub reason: Rejection,
     /// The event's place in the canonical order.
     pub key: CanonicalKey,
+}
+
+impl StandingRefusal {
+    /// That of an event that is kept and blocked.
+    pub(crate) fn of_hidden(header: &Header) -> Self {
+        Self {
+            reason: Rejection::Blocked,
+            key: header.canonical_key(),
+        }
+    }
 }
 
 /// What is remembered of a refused event. On disk, after the key: reason 1 ‖ created_at 8 ‖ kind 2 ‖ author 4 ‖
@@ -86,11 +98,25 @@ impl Verdict {
 }
 
 impl Snapshot<'_> {
-    /// The verdict on an id that still stands, if there is one.
+    /// The verdict on an id that still stands, if there is one. What is stored and blocked is refused too.
     ///
     /// # Errors
     /// The database's, or damage.
     pub fn standing_refusal(
+        &self,
+        id: &[u8; 32],
+        lapse: &Lapse<'_>,
+    ) -> Result<Option<StandingRefusal>, StoreError> {
+        match self.by_id(id)? {
+            Some(record) if record.is_hidden() => {
+                Ok(Some(StandingRefusal::of_hidden(&record.header)))
+            }
+            _ => self.recorded_refusal(id, lapse),
+        }
+    }
+
+    /// As [`Snapshot::standing_refusal`], of an id that is not stored.
+    pub(crate) fn recorded_refusal(
         &self,
         id: &[u8; 32],
         lapse: &Lapse<'_>,
@@ -127,6 +153,12 @@ impl Snapshot<'_> {
             Rejection::OutOfScope => {
                 !(lapse.covers)(verdict.kind, &self.author_key(verdict.author)?)
             }
+            Rejection::Blocked => is_blocked(
+                self.tables(),
+                &self.txn,
+                &self.author_key(verdict.author)?,
+                &key.id,
+            )?,
             _ => true,
         })
     }
@@ -217,14 +249,20 @@ impl Transaction<'_> {
     }
 
     /// What an overlay's entry for `reason` is made of: the verdict on the id, whether or not it still stands. An event
-    /// that is stored and out of scope has none: its record says what is needed.
+    /// that is stored and out of scope, or blocked, has none that counts: its record says what is needed.
     pub(crate) fn verdict_to_enter(
         &self,
         id: &[u8; 32],
         reason: Rejection,
     ) -> Result<Option<Verdict>, StoreError> {
-        if reason == Rejection::OutOfScope
+        let is_about_stored = match reason {
+            Rejection::OutOfScope => Some(false),
+            Rejection::Blocked => Some(true),
+            _ => None,
+        };
+        if let Some(hidden) = is_about_stored
             && let Some(record) = self.find(id)?
+            && record.is_hidden() == hidden
         {
             return Ok(Some(Verdict {
                 reason,
@@ -234,10 +272,6 @@ impl Transaction<'_> {
                 coordinate: NO_COORDINATE,
             }));
         }
-        self.recorded_verdict(id)
-    }
-
-    fn recorded_verdict(&self, id: &[u8; 32]) -> Result<Option<Verdict>, StoreError> {
         Ok(self
             .tables
             .refused

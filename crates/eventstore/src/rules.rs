@@ -28,7 +28,7 @@ pub enum Admission {
     Duplicate,
     /// Passed on to live subscribers, never stored (NIP-01).
     Ephemeral,
-    /// Not taken: superseded, deleted, expired or too far in the future.
+    /// Not taken: superseded, deleted, expired, blocked or too far in the future.
     Refused(Rejection),
 }
 
@@ -47,6 +47,10 @@ impl Transaction<'_> {
     pub fn admit(&mut self, event: &VerifiedEvent, now: u64) -> Result<Admission, StoreError> {
         if event.created_at() > TIME_MAX {
             return Ok(Admission::Refused(Rejection::Future));
+        }
+        // Before all that an event could do: what is blocked neither deletes nor supersedes.
+        if self.is_blocked(event.author(), &event.id())? {
+            return Ok(Admission::Refused(Rejection::Blocked));
         }
         if event.expiration().is_some_and(|at| at <= now) {
             return Ok(Admission::Refused(Rejection::Expired));
@@ -85,6 +89,7 @@ impl Transaction<'_> {
         let is_vanish = event.kind() == KIND_VANISH;
         let header = Header {
             unshared: event.is_protected() || (is_vanish && !names_relay(event, ALL_RELAYS)),
+            hidden: false,
             kind: event.kind(),
             author,
             created_at: event.created_at(),

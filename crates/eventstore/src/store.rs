@@ -48,6 +48,8 @@ pub struct Options {
     pub refused_max: u64,
     /// Overlay entries kept for one peer.
     pub overlay_max: u64,
+    /// Keys that may be blocked, and ids.
+    pub blocked_max: u64,
     /// Monotonic time.
     pub monotonic: Monotonic,
 }
@@ -70,6 +72,7 @@ impl Options {
             own_urls: Vec::new(),
             refused_max: 1_000_000,
             overlay_max: 200_000,
+            blocked_max: 100_000,
             monotonic,
         }
     }
@@ -299,7 +302,9 @@ impl Snapshot<'_> {
     /// # Errors
     /// The database's.
     pub fn needs_sweep(&self, now: u64) -> Result<bool, StoreError> {
-        if self.tables().vanishing.first(&self.txn)?.is_some() {
+        if self.tables().vanishing.first(&self.txn)?.is_some()
+            || self.tables().moderating.first(&self.txn)?.is_some()
+        {
             return Ok(true);
         }
         let end = keys::time_key(now.saturating_add(1));
@@ -343,7 +348,7 @@ impl Snapshot<'_> {
         read_record(self.tables(), &self.txn, sequence)
     }
 
-    /// Visits records in the order of commits, after `after`, until the visitor says stop or the slice is over.
+    /// Visits records in the order of commits (blocked ones left out), after `after`, until the visitor says stop or the slice is over.
     /// Gives the number to go on after, and whether the end was reached.
     ///
     /// # Errors
@@ -366,8 +371,12 @@ impl Snapshot<'_> {
             let (key, value) = entry?;
             let sequence = Sequence::from_key(key)
                 .ok_or_else(|| StoreError::damaged("records: key of the wrong length"))?;
-            let flow = visit(&Record::decode(sequence, value)?);
+            let record = Record::decode(sequence, value)?;
             last = sequence;
+            if record.is_hidden() {
+                continue;
+            }
+            let flow = visit(&record);
             if flow.is_break() {
                 return Ok((last, false));
             }

@@ -1,4 +1,4 @@
-//! Removing what has expired, and what authors who vanished left behind, in slices.
+//! Removing what has expired and what authors who vanished left behind, hiding and showing what is blocked, in slices.
 
 use std::ops::Bound;
 
@@ -16,12 +16,15 @@ pub struct SweepReport {
     pub expired: u64,
     /// Events of authors who asked to vanish.
     pub vanished: u64,
+    /// Events that were looked at because a block was set or taken back.
+    pub moderated: u64,
     /// More is to be done: sweep again.
     pub unfinished: bool,
 }
 
 impl Transaction<'_> {
-    /// Removes what has expired by `now` and what authors who vanished left, at most `events_max` events.
+    /// Removes what has expired by `now` and what authors who vanished left, and does with stored events what blocks ask
+    /// for; at most `events_max` events.
     ///
     /// # Errors
     /// The database's; the transaction must then be given up.
@@ -50,7 +53,12 @@ impl Transaction<'_> {
                 .vanishing
                 .delete(&mut self.txn, &author.0.to_be_bytes())?;
         }
-        report.unfinished = room == 0 && events_max > 0;
+        self.flush()?;
+        let moderated = self.settle_blocks(room)?;
+        report.moderated = moderated as u64;
+        room -= moderated.min(room);
+        let waits = self.tables.moderating.first(&self.txn)?.is_some();
+        report.unfinished = (room == 0 || waits) && events_max > 0;
         Ok(report)
     }
 

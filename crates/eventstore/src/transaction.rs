@@ -249,10 +249,7 @@ impl Transaction<'_> {
         tables.records.delete(txn, &sequence.key())?;
         self.note_change(&header, false);
         Ok(Removed {
-            key: CanonicalKey {
-                created_at: header.created_at,
-                id: header.id,
-            },
+            key: header.canonical_key(),
             kind: header.kind,
             author: header.author,
             coordinate,
@@ -264,15 +261,11 @@ impl Transaction<'_> {
         std::mem::take(&mut self.pending).write(self.tables, &mut self.txn)
     }
 
-    fn note_change(&mut self, header: &Header, inserted: bool) {
-        if !header.unshared {
-            let position = CanonicalKey {
-                created_at: header.created_at,
-                id: header.id,
-            };
+    pub(crate) fn note_change(&mut self, header: &Header, inserted: bool) {
+        if header.is_shared() {
             self.changes.push(Change {
                 kind: header.kind,
-                position,
+                position: header.canonical_key(),
                 inserted,
             });
         }

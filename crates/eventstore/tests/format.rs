@@ -5,7 +5,9 @@ mod common;
 use std::path::Path;
 
 use common::{TestStore, event, keys, open, options};
-use constellation_eventstore::{CheckReport, FORMAT, OpenError, StoreError, check};
+use constellation_eventstore::{
+    Block, BlockTarget, CheckReport, FORMAT, OpenError, StoreError, check,
+};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, EnvOpenOptions, RwTxn};
 
@@ -117,6 +119,44 @@ fn a_database_of_another_program_is_refused_and_left_alone() {
     });
     let opened = constellation_eventstore::open(folder.path(), options());
     assert!(matches!(opened, Err(OpenError::NotAStore)), "{opened:?}");
+}
+
+#[test]
+fn a_store_from_before_events_could_be_blocked_opens() {
+    let mut store = open();
+    let note = event(1, 1, 100, &[], "note");
+    store.admit(std::slice::from_ref(&note));
+    let folder = close(store);
+    for name in ["blocked_authors", "blocked_events", "moderating"] {
+        tamper(folder.path(), Some(name), |table, txn| {
+            // SAFETY: the handle is not used again.
+            #[allow(unsafe_code)]
+            unsafe {
+                table.remove(txn).expect("writable");
+            }
+        });
+    }
+    let (store, mut writer) =
+        constellation_eventstore::open(folder.path(), options()).expect("it opens");
+    let block = Block {
+        target: BlockTarget::Event(note.id()),
+        purged: false,
+        since: 0,
+        reason: String::new(),
+    };
+    writer
+        .transact(|transaction| {
+            transaction.block(&block)?;
+            transaction.sweep(0, 10)
+        })
+        .expect("writable");
+    let record_of = |store: &constellation_eventstore::Store| {
+        let snapshot = store.snapshot().expect("readable");
+        let record = snapshot.by_id(&note.id()).expect("readable");
+        record.expect("kept").is_hidden()
+    };
+    assert!(record_of(&store));
+    assert!(check(&store, true).expect("readable").is_consistent());
 }
 
 #[test]

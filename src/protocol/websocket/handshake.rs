@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use url::{Position, Url};
 use yawc::{HttpRequest, UpgradeFut, WebSocket, WebSocketError};
 
-use super::{SocketLimits, TextSocket};
+use super::{Compression, SocketLimits, TextSocket};
 
 /// By this header an initiating station says that it is one (value `1`).
 pub const STATION_HEADER: HeaderName = HeaderName::from_static("x-constellation");
@@ -136,17 +136,31 @@ impl PendingSocket {
     }
 }
 
-/// Accepts a WebSocket as server: the response to send, and the socket to be.
+/// Accepts a WebSocket as server, without compression: the response to send, and the socket to be.
+///
+/// # Errors
+/// As [`accept_with`].
+pub fn accept<B>(
+    request: Request<B>,
+    limits: SocketLimits,
+) -> Result<(Response<Empty<Bytes>>, PendingSocket), HandshakeError> {
+    accept_with(request, limits, Compression::Never)
+}
+
+/// Accepts a WebSocket as server: the response to send, and the socket to be; compressed if the client offers it and
+/// `compression` lets it.
 ///
 /// # Errors
 /// [`HandshakeError::Protocol`] if the request is no WebSocket handshake; answer it with 400.
-pub fn accept<B>(
+pub fn accept_with<B>(
     mut request: Request<B>,
     limits: SocketLimits,
+    compression: Compression,
 ) -> Result<(Response<Empty<Bytes>>, PendingSocket), HandshakeError> {
     if !is_upgrade(request.headers()) {
         return Err(HandshakeError::Protocol("no upgrade asked for".to_owned()));
     }
-    let (response, upgraded) = WebSocket::upgrade_with_options(&mut request, limits.options())?;
+    let options = compression.options(limits.options(), request.headers());
+    let (response, upgraded) = WebSocket::upgrade_with_options(&mut request, options)?;
     Ok((response, PendingSocket { upgraded, limits }))
 }

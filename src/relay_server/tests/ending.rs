@@ -223,3 +223,80 @@ async fn a_port_is_served_until_the_relay_closes_and_holds_so_many() {
     );
     within(served).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_compressed_for_clients_elsewhere_that_offer_it() {
+    let relay = Relay::new();
+    let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let is_compressed = async |party: RemoteParty, headers: &str| {
+        let (mut stream, _end) = relay.dial(party, 64 << 10);
+        let request = format!("{upgrade}{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(within(stream.read_u8()).await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.starts_with("http/1.1 101"), "{head}");
+        head.contains("permessage-deflate")
+    };
+    let stranger = RemoteParty::default;
+    assert!(is_compressed(stranger(), offer).await);
+    assert!(!is_compressed(stranger(), "").await);
+    assert!(
+        !is_compressed(local_party(), offer).await,
+        "no line to save"
+    );
+    let proxied = format!("{offer}X-Forwarded-For: 192.0.2.7\r\n");
+    assert!(
+        is_compressed(local_party(), &proxied).await,
+        "from elsewhere"
+    );
+    assert!(!is_compressed(RemoteParty::station("12D3"), offer).await);
+    let station = format!("{offer}X-Constellation: 1\r\n");
+    assert!(!is_compressed(stranger(), &station).await);
+    relay.set(|options| options.compression = false);
+    assert!(!is_compressed(stranger(), offer).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_does_not_take_all_places() {
+    let relay = Relay::new();
+    relay.set(|options| {
+        options.connections_per_address_max = 2;
+        options.trusted_proxies = vec!["203.0.113.1".parse().unwrap()];
+    });
+    let from = |address: &str| RemoteParty::of_tcp(address.parse().unwrap(), None);
+    let near = "192.0.2.1:5";
+    let mut first = relay.connect(from(near)).await;
+    let _second = relay.connect(from(near)).await;
+    let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let answer = async |party: RemoteParty, headers: &str| {
+        let (mut stream, _end) = relay.dial(party, 64 << 10);
+        let request = format!("{upgrade}{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        within(stream.read_exact(&mut status)).await.unwrap();
+        String::from_utf8_lossy(&status).into_owned()
+    };
+    assert_eq!(answer(from(near), "").await, "HTTP/1.1 429");
+    // Through a trusted proxy the client counts, not the proxy; through another one the proxy does.
+    let named = "X-Forwarded-For: 192.0.2.1\r\n";
+    assert_eq!(answer(from("203.0.113.1:5"), named).await, "HTTP/1.1 429");
+    assert_eq!(answer(from("203.0.113.1:5"), "").await, "HTTP/1.1 101");
+    assert_eq!(answer(from("203.0.113.2:5"), named).await, "HTTP/1.1 101");
+    let mut captain = Vec::new();
+    for _ in 0..4 {
+        captain.push(relay.local().await);
+    }
+    within(first.socket.close()).await.unwrap();
+    let mut connections = relay.context.connections();
+    drop(first.ends().await);
+    within(connections.wait_for(|alive| *alive < 7))
+        .await
+        .unwrap();
+    assert_eq!(answer(from(near), "").await, "HTTP/1.1 101");
+}

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::ingest::ListChange;
 use crate::relay_server::WritePolicy;
-use constellation_eventstore::KindSet;
+use constellation_eventstore::{Block, BlockTarget, KindSet};
 
 #[tokio::test(start_paused = true)]
 async fn every_verdict_has_its_words() {
@@ -232,4 +233,46 @@ async fn several_keys_may_be_proven_and_proofs_for_others_are_none() {
             .await
             .0
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_captain_blocks_is_refused_from_everyone_and_shown_to_nobody() {
+    let relay = Relay::new();
+    let (stored, other) = (note(1, 10), note(2, 10));
+    relay.store(&[stored.clone(), other.clone()]).await;
+    let target = BlockTarget::Author(keys(1).public_key().to_bytes());
+    let block = Block {
+        target,
+        purged: false,
+        since: NOW,
+        reason: String::new(),
+    };
+    let mut local = relay.local().await;
+    let mut station = relay.connect(RemoteParty::station("12D3")).await;
+    relay
+        .ingest
+        .change_list(ListChange::Block(block))
+        .await
+        .unwrap();
+    for client in [&mut local, &mut station] {
+        for event in [&stored, &note(1, 5), &event(1, 20_001, 0, &[], "")] {
+            let (accepted, reason) = client.offer(event).await;
+            assert!(!accepted);
+            assert_eq!(reason, "blocked: by the operator of this relay");
+        }
+        assert_eq!(client.query(&[json!({})]).await, [other.id.to_hex()]);
+        let by_id = json!({"ids": [stored.id.to_hex()]});
+        assert!(client.query(&[by_id]).await.is_empty());
+        let counted = client.ask(json!(["COUNT", "c", {}])).await;
+        assert_eq!(counted[2]["count"], 1);
+    }
+    relay
+        .ingest
+        .change_list(ListChange::Unblock(target))
+        .await
+        .unwrap();
+    let (accepted, reason) = local.offer(&stored).await;
+    assert!(accepted && reason.starts_with("duplicate: "), "{reason}");
+    assert!(local.offer(&note(1, 5)).await.0);
+    assert_eq!(local.query(&[json!({"kinds": [1]})]).await.len(), 3);
 }
