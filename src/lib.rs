@@ -32,6 +32,8 @@ pub mod schedule;
 pub mod live;
 // Runs: plan, exchange, report, history.
 pub mod sync;
+// Two relays that are not ours: compared, and made equal.
+pub mod pairs;
 // Clients and other stations, served.
 pub mod relay_server;
 // Who else there is, and who may enter.

@@ -71,6 +71,13 @@ pub const RECONCILE_PASSES_MAX: usize = 16;
 /// twice as long, up to half a minute: some five minutes together.
 pub const OTHERS_AWAITED: Duration = Duration::from_secs(1);
 
+/// Ids that two relays do not share, held while they are compared: some 150 MB at worst.
+pub const PAIR_IDS_MAX: usize = 1_000_000;
+/// Ranges that wait to be compared meanwhile. An honest comparison holds some thousands: it goes on with the oldest.
+pub const PAIR_RANGES_MAX: usize = 200_000;
+/// REQs in flight while events are moved from one of them to the other.
+pub const PAIR_REQUESTS_MAX: usize = 8;
+
 /// Ids in one REQ: within strfry's 500 events a filter, and a message of 17 kB.
 pub const DOWNLOAD_IDS_PER_REQUEST: usize = 250;
 /// The same towards stations, which have no cap: a message of 34 kB.

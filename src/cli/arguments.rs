@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use self::moderation::{BlockArguments, BlockedAs, PurgeArguments, UnblockArguments};
-
+use super::pair_arguments::{DiffArguments, MirrorArguments};
 use crate::peer::{Direction, PeerAddress};
 use crate::sync::{AuthorsSpec, KindsSpec};
 use crate::tunnel::ServiceName;
@@ -49,6 +49,10 @@ pub(super) enum Command {
     Run,
     /// Exchange events with all peers now, in both directions
     Sync(SyncArguments),
+    /// What two relays do not share, moving nothing
+    Diff(DiffArguments),
+    /// Make two relays equal through this machine, without touching the store
+    Mirror(MirrorArguments),
     /// Let stations converge before your eyes, each with its own data and relay
     Demo(DemoArguments),
     /// How the station is: events, last run, peers
@@ -342,7 +346,7 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
 }
 
 /// Unix seconds, or RFC 3339.
-fn parse_time(text: &str) -> Result<u64, String> {
+pub(super) fn parse_time(text: &str) -> Result<u64, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
     }

@@ -5,6 +5,7 @@ use std::process::{ExitCode, Termination};
 
 use crate::control::{CommandError, ControlError, ExitReason};
 use crate::daemon::{StationError, TunnelError};
+use crate::pairs::{PairOutcome, PairReport};
 use crate::sync::{Outcome, RunReport};
 
 /// The exit codes of DESIGN §6.
@@ -51,6 +52,19 @@ impl Exit {
             Outcome::Failed if report.peers.iter().any(|peer| peer.was_reached()) => Self::Partial,
             Outcome::Failed => Self::Unreachable,
             Outcome::Deadline => Self::Deadline,
+        }
+    }
+}
+
+impl Exit {
+    /// How a comparison or a mirroring of two relays ends the command.
+    pub fn of_pair(report: &PairReport) -> Self {
+        match report.outcome {
+            PairOutcome::Converged => Self::Done,
+            PairOutcome::Partial => Self::Partial,
+            PairOutcome::Failed if report.were_reached() => Self::Partial,
+            PairOutcome::Failed => Self::Unreachable,
+            PairOutcome::Deadline => Self::Deadline,
         }
     }
 }

@@ -19,6 +19,8 @@ mod exit;
 mod init;
 mod members;
 mod moderation;
+mod pair_arguments;
+mod pairs;
 mod progress;
 mod run;
 mod status;
@@ -70,6 +72,8 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
     match command {
         Command::Run => run::run(&global).await,
         Command::Sync(command) => sync::sync(&global, command).await,
+        Command::Diff(command) => pairs::diff(&global, command).await,
+        Command::Mirror(command) => pairs::mirror(&global, command).await,
         Command::Demo(command) => {
             global.refuse_for("demo")?;
             demo::demo(command).await

@@ -127,7 +127,7 @@ fn print_report(report: &RunReport) -> Result<(), Failure> {
     Ok(())
 }
 
-fn left_over(left: &Unresolved) -> String {
+pub(super) fn left_over(left: &Unresolved) -> String {
     match left {
         Unresolved::Events { count, why, .. } => format!("{count} ({why})"),
         Unresolved::Range(gap) => {

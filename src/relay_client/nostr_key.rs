@@ -47,7 +47,8 @@ pub enum NostrKeyError {
 pub struct NostrKey(Arc<State>);
 
 struct State {
-    path: PathBuf,
+    /// `None`: kept nowhere.
+    path: Option<PathBuf>,
     random: Random,
     keys: OnceCell<Keys>,
 }
@@ -61,6 +62,15 @@ impl std::fmt::Debug for NostrKey {
 impl NostrKey {
     /// The key in this file, or one that is put there when it is first needed.
     pub fn at(path: PathBuf, random: Random) -> Self {
+        Self::of(Some(path), random)
+    }
+
+    /// A key for as long as this lives, made when it is first needed and kept nowhere: for who is nobody in particular.
+    pub fn passing(random: Random) -> Self {
+        Self::of(None, random)
+    }
+
+    fn of(path: Option<PathBuf>, random: Random) -> Self {
         Self(Arc::new(State {
             path,
             random,
@@ -99,16 +109,20 @@ impl NostrKey {
     }
 
     fn load_or_create(&self) -> Result<Keys, NostrKeyError> {
-        let State { path, random, .. } = &*self.0;
+        let random = &self.0.random;
+        // Nearly every 32 bytes are a key; those that are not are drawn again.
+        let draw = || loop {
+            if let Ok(secret) = SecretKey::from_slice(&random.bytes::<32>()) {
+                break secret;
+            }
+        };
+        let Some(path) = &self.0.path else {
+            return Ok(Keys::new(draw()));
+        };
         let shown = || path.display().to_string();
         let failed = |error: std::io::Error| self.failed(error.to_string());
         let Some(bytes) = state_file::read_up_to(path, FILE_BYTES_MAX).map_err(failed)? else {
-            // Nearly every 32 bytes are a key; those that are not are drawn again.
-            let secret = loop {
-                if let Ok(secret) = SecretKey::from_slice(&random.bytes::<32>()) {
-                    break secret;
-                }
-            };
+            let secret = draw();
             let text = format!("{}\n", secret.to_secret_hex());
             state_file::replace(path, text.as_bytes()).map_err(failed)?;
             return Ok(Keys::new(secret));
@@ -130,7 +144,10 @@ impl NostrKey {
 
     fn failed(&self, reason: String) -> NostrKeyError {
         NostrKeyError::File {
-            path: self.0.path.display().to_string(),
+            path: self.0.path.as_ref().map_or_else(
+                || "a key that is kept nowhere".to_owned(),
+                |path| path.display().to_string(),
+            ),
             reason,
         }
     }
@@ -154,6 +171,11 @@ mod tests {
             async move { key.answer("abc", &relay, 1_700_000_000).await }
         };
         let key = || NostrKey::at(path.clone(), Random::system());
+        let passing = NostrKey::passing(Random::system());
+        let (_, once) = answer(passing.clone()).await.expect("drawn");
+        let (_, again) = answer(passing).await.expect("drawn before");
+        assert_eq!(author(&once), author(&again));
+        assert!(!path.exists());
         let (_, first) = answer(key()).await.expect("made");
         let (_, second) = answer(key()).await.expect("read");
         assert_eq!(author(&first), author(&second));

@@ -201,7 +201,7 @@ fn whole(plan: &ExchangePlan) -> Slice {
 }
 
 /// Whether a new connection may get further.
-fn is_transient(error: &TransferError) -> bool {
+pub(crate) fn is_transient(error: &TransferError) -> bool {
     use crate::relay_client::ConversationError;
     matches!(
         error,

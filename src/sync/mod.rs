@@ -28,9 +28,11 @@ mod runner;
 mod windows;
 
 pub use authors::AuthorsSpec;
+pub(crate) use exchange::is_transient;
 pub use exchange::{ExchangeContext, exchange};
 pub use history::{History, HistoryError};
 pub use lock::{FileLock, LockError};
+pub(crate) use opening::{Opened, open_peer};
 pub use options::{
     DEFAULT_KINDS, Deadlines, KindsSpec, PRIVATE_KINDS, PeerOptions, ScopeOptions, SyncRequest,
 };

@@ -9,23 +9,25 @@ use super::exchange::ExchangeContext;
 use super::outcome::{Failure, Step};
 use super::peer_memory::Remembered;
 use super::plan::ExchangePlan;
+use crate::peer::{Bandwidth, PeerAddress};
 use crate::protocol::TextSocket;
 use crate::relay_client::information::fetch_information_over;
 use crate::relay_client::{
-    ConnectError, ConnectOptions, Conversation, ConversationLimits, connect_over,
+    ConnectError, ConnectOptions, Conversation, ConversationLimits, Dial, Dialling, connect_over,
 };
+use crate::tasks::TaskGroup;
 use crate::transfer::PeerLimits;
 
 /// A peer that was reached.
-pub(super) struct Opened {
-    pub(super) conversation: Conversation,
-    pub(super) limits: PeerLimits,
+pub(crate) struct Opened {
+    pub(crate) conversation: Conversation,
+    pub(crate) limits: PeerLimits,
 }
 
 /// Why it was not reached, and whether another attempt may help.
-pub(super) struct NotOpened {
-    pub(super) failure: Failure,
-    pub(super) is_transient: bool,
+pub(crate) struct NotOpened {
+    pub(crate) failure: Failure,
+    pub(crate) is_transient: bool,
 }
 
 pub(super) async fn open(
@@ -33,21 +35,56 @@ pub(super) async fn open(
     plan: &ExchangePlan,
     remembered: &Remembered,
 ) -> Result<Opened, NotOpened> {
+    let deadline = context.deadlines.connect;
+    let Some(bandwidth) = plan.bandwidth else {
+        let (dialer, most) = (&*context.dialer, remembered.message_bytes_max);
+        return open_peer(dialer, &plan.address, deadline, most, &context.tasks).await;
+    };
+    let dialer = Throttled {
+        dialer: &*context.dialer,
+        bandwidth,
+    };
+    // A message that takes longer than an answer may would look like silence.
+    let in_time = bandwidth.bytes_in(context.deadlines.step / 4);
+    let message_bytes_max = Some(
+        remembered
+            .message_bytes_max
+            .map_or(in_time, |most| most.min(in_time)),
+    );
+    open_peer(
+        &dialer,
+        &plan.address,
+        deadline,
+        message_bytes_max,
+        &context.tasks,
+    )
+    .await
+}
+
+/// Opens a conversation with whoever is at `address`; `message_bytes_max` is what it was found to take, if anything was.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// [`NotOpened`].
+pub(crate) async fn open_peer(
+    dialer: &dyn Dial,
+    address: &PeerAddress,
+    deadline: Duration,
+    message_bytes_max: Option<usize>,
+    tasks: &TaskGroup,
+) -> Result<Opened, NotOpened> {
     let options = ConnectOptions {
-        deadline: context.deadlines.connect,
+        deadline,
         ..ConnectOptions::default()
     };
-    let (url, deadline) = (plan.address.url(), context.deadlines.connect);
+    let url = address.url();
     let socket = async {
-        let stream = context.dialer.dial(&plan.address, deadline).await?;
-        let stream = match plan.bandwidth {
-            Some(bandwidth) => bandwidth.throttle(stream),
-            None => stream,
-        };
+        let stream = dialer.dial(address, deadline).await?;
         connect_over(stream, url, &options).await
     };
     let information = async {
-        let stream = context.dialer.dial(&plan.address, deadline).await.ok()?;
+        let stream = dialer.dial(address, deadline).await.ok()?;
         fetch_information_over(stream, url, deadline).await
     };
     let information = tokio::time::timeout(deadline, Box::pin(information));
@@ -63,20 +100,15 @@ pub(super) async fn open(
         is_transient: matches!(error, ConnectError::Refused | ConnectError::Network(_)),
     })?;
     let limits = PeerLimits::of(information.as_ref());
-    let limits = match remembered.message_bytes_max {
+    let limits = match message_bytes_max {
         Some(bytes) => limits.with_messages_of(bytes),
-        None => limits,
-    };
-    let limits = match plan.bandwidth {
-        // A message that takes longer than an answer may would look like silence.
-        Some(bandwidth) => limits.with_messages_of(bandwidth.bytes_in(context.deadlines.step / 4)),
         None => limits,
     };
     let bounds = ConversationLimits {
         requests_max: limits.requests_max,
         ..ConversationLimits::default()
     };
-    let conversation = Conversation::start(socket, bounds, &context.tasks).map_err(|error| {
+    let conversation = Conversation::start(socket, bounds, tasks).map_err(|error| {
         let failure = failure("busy", error.to_string());
         NotOpened {
             failure,
@@ -87,6 +119,22 @@ pub(super) async fn open(
         conversation,
         limits,
     })
+}
+
+/// Dials, and holds what it dialled to a bandwidth.
+#[derive(Debug)]
+struct Throttled<'d> {
+    dialer: &'d dyn Dial,
+    bandwidth: Bandwidth,
+}
+
+impl Dial for Throttled<'_> {
+    fn dial<'d>(&'d self, address: &'d PeerAddress, deadline: Duration) -> Dialling<'d> {
+        Box::pin(async move {
+            let stream = self.dialer.dial(address, deadline).await?;
+            Ok(self.bandwidth.throttle(stream))
+        })
+    }
 }
 
 async fn within(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Transfer, TransferError};
+use super::{Line, TransferError};
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Request, RequestEnd};
 
@@ -18,19 +18,19 @@ const EVENTS_PER_BATCH: usize = 512;
 
 /// An id that is to be asked for, and how often it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) id: [u8; 32],
-    pub(super) asked: u8,
+pub(crate) struct Wanted {
+    pub(crate) id: [u8; 32],
+    pub(crate) asked: u8,
 }
 
 /// A request under way.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) number: u64,
-    pub(super) since: Instant,
+pub(crate) struct Asked {
+    pub(crate) number: u64,
+    pub(crate) since: Instant,
     /// Ids whose events have not come, and how often each was asked for before.
-    pub(super) missing: HashMap<[u8; 32], u8>,
-    pub(super) ids: Vec<[u8; 32]>,
+    pub(crate) missing: HashMap<[u8; 32], u8>,
+    pub(crate) ids: Vec<[u8; 32]>,
     request: Option<Request>,
     /// The peer was told who we are after it had refused this.
     introduced: bool,
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 
 /// How a request ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The peer has sent all that it will.
     Whole,
     /// The peer refused it or broke it off.
@@ -50,13 +50,13 @@ pub(super) enum End {
 
 /// What a request brought.
 #[derive(Debug)]
-pub(super) struct News {
-    pub(super) events: Vec<Bytes>,
-    pub(super) end: Option<End>,
+pub(crate) struct News {
+    pub(crate) events: Vec<Bytes>,
+    pub(crate) end: Option<End>,
 }
 
 impl Asked {
-    pub(super) fn new(number: u64, wanted: &[Wanted], withdrawn: CancellationToken) -> Self {
+    pub(crate) fn new(number: u64, wanted: &[Wanted], withdrawn: CancellationToken) -> Self {
         Self {
             number,
             since: Instant::now(),
@@ -72,14 +72,11 @@ impl Asked {
     }
 
     /// Asks, the first time; then waits for what comes next.
-    pub(super) async fn listen(
-        mut self,
-        transfer: &Transfer,
-    ) -> (Self, Result<News, TransferError>) {
+    pub(crate) async fn listen(mut self, line: Line<'_>) -> (Self, Result<News, TransferError>) {
         let mut events = Vec::new();
         let withdrawn = self.withdrawn.clone();
         let end = withdrawn
-            .run_until_cancelled(self.next(transfer, &mut events))
+            .run_until_cancelled(self.next(line, &mut events))
             .await;
         let news = match end {
             None => Ok(Some(End::Withdrawn)),
@@ -92,7 +89,7 @@ impl Asked {
 
     async fn next(
         &mut self,
-        transfer: &Transfer,
+        line: Line<'_>,
         events: &mut Vec<Bytes>,
     ) -> Result<Option<End>, TransferError> {
         let request = match self.request.as_mut() {
@@ -104,7 +101,7 @@ impl Asked {
                     .filter(|id| self.missing.contains_key(*id))
                     .copied()
                     .collect();
-                let request = transfer.in_time(transfer.conversation.fetch(&ids)).await?;
+                let request = line.in_time(line.conversation.fetch(&ids)).await?;
                 self.request.insert(request)
             }
         };
@@ -112,14 +109,14 @@ impl Asked {
             let end = request.next_batch(events, EVENTS_PER_BATCH).await?;
             Ok::<_, ConversationError>(end)
         };
-        let end = match transfer.answered(next).await? {
+        let end = match line.answered(next).await? {
             None => return Ok(None),
             Some(RequestEnd::EndOfStored) => return Ok(Some(End::Whole)),
             Some(RequestEnd::Closed { prefix, text }) => End::Closed { prefix, text },
         };
         if matches!(end, End::Closed { prefix, .. } if prefix == ReasonPrefix::AuthRequired)
             && !std::mem::replace(&mut self.introduced, true)
-            && transfer.authenticate().await?
+            && line.authenticate().await?
         {
             // Asked again by the next call, for what is missing then.
             self.request = None;
@@ -129,7 +126,7 @@ impl Asked {
     }
 
     /// Ids whose events have come.
-    pub(super) fn delivered(&self) -> usize {
+    pub(crate) fn delivered(&self) -> usize {
         self.ids.len() - self.missing.len()
     }
 }

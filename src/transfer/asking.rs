@@ -28,7 +28,7 @@ const CAP_LEAST: usize = 10;
 
 /// What a peer dislikes about how it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Complaint {
+pub(crate) enum Complaint {
     /// So many requests at a time.
     Number,
     /// So many in so short a time.
@@ -39,7 +39,7 @@ pub(super) enum Complaint {
 
 impl Complaint {
     /// What a reason or notice is about, if it is about this.
-    pub(super) fn read(prefix: ReasonPrefix, text: &str) -> Option<Self> {
+    pub(crate) fn read(prefix: ReasonPrefix, text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if prefix == ReasonPrefix::RateLimited

@@ -7,7 +7,7 @@
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::{Transfer, TransferError};
+use super::{Line, Transfer, TransferError};
 use crate::relay_client::NostrKey;
 
 /// Who we are to a peer, and whether it knows.
@@ -33,13 +33,28 @@ impl Introduction {
 }
 
 impl Transfer {
+    /// As [`Line::authenticate`].
+    ///
+    /// # Errors
+    /// [`TransferError`].
+    pub(super) async fn authenticate(&self) -> Result<bool, TransferError> {
+        self.line().authenticate().await
+    }
+
+    /// Whether the peer has asked who we are, and knows.
+    pub async fn is_introduced(&self) -> bool {
+        *self.introduction.taken.lock().await == Some(true)
+    }
+}
+
+impl Line<'_> {
     /// Answers the peer's challenge, if that was not done before. Says whether the peer knows us now, so that what it
     /// refused is worth asking for again.
     ///
     /// # Errors
     /// [`TransferError`]: the conversation ended. A challenge that does not come, and an answer that is refused, are
     /// none.
-    pub(super) async fn authenticate(&self) -> Result<bool, TransferError> {
+    pub async fn authenticate(self) -> Result<bool, TransferError> {
         let mut taken = self.introduction.taken.lock().await;
         if let Some(taken) = *taken {
             return Ok(taken);
@@ -50,18 +65,13 @@ impl Transfer {
         accepted
     }
 
-    /// Whether the peer has asked who we are, and knows.
-    pub async fn is_introduced(&self) -> bool {
-        *self.introduction.taken.lock().await == Some(true)
-    }
-
-    async fn introduce(&self) -> Result<bool, TransferError> {
+    async fn introduce(self) -> Result<bool, TransferError> {
         let challenge = match self.in_time(self.conversation.challenged()).await {
             Ok(challenge) => challenge,
             Err(TransferError::Timeout) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let Introduction { key, relay, .. } = &*self.introduction;
+        let Introduction { key, relay, .. } = self.introduction;
         let now = self.clock.unix_seconds();
         let (id, answer) = match key.answer(&challenge, relay, now).await {
             Ok(answer) => answer,

@@ -275,7 +275,8 @@ impl Download<'_, '_> {
             };
             self.open.insert(self.requests_made, open);
             let asked = Asked::new(self.requests_made, &wanted, withdrawn);
-            self.requests.push(Box::pin(asked.listen(self.transfer)));
+            self.requests
+                .push(Box::pin(asked.listen(self.transfer.line())));
         }
     }
 
@@ -304,7 +305,9 @@ impl Download<'_, '_> {
         self.under_way -= before - asked.missing.len();
         match news.end {
             Some(end) => self.end(asked, end),
-            None => self.requests.push(Box::pin(asked.listen(self.transfer))),
+            None => self
+                .requests
+                .push(Box::pin(asked.listen(self.transfer.line()))),
         }
         self.intake.mind_forgeries()
     }

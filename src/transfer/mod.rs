@@ -25,6 +25,7 @@ mod findings;
 mod importing;
 mod intake;
 mod known;
+mod line;
 mod lots;
 mod memory;
 mod moving;
@@ -47,18 +48,23 @@ use nostr::filter::Filter;
 use tokio::sync::watch;
 
 pub use arrivals::remembered;
+pub(crate) use asked::{Asked, End, News, Wanted};
+pub(crate) use asking::Complaint;
 pub use asking::Learnt;
 pub use authentication::Introduction;
 pub use claims::{Claimant, Claims};
 pub use findings::{Findings, Found};
+pub use line::Line;
 pub use moving::{Failed, Part, look_and_move, move_found};
 pub use offering::{HomeWriter, ImportCounts, ImportError, Offering};
 pub use peer_limits::PeerLimits;
 pub use progress::TransferProgress;
 pub use pulse::Pulse;
 pub use reconcile::{Reconciled, reconcile};
+pub(crate) use reconcile::{answer_of, wants_to_know_us};
 pub use slice::{Author, Slice};
 pub use tally::{Gap, Tally, Unresolved};
+pub(crate) use window::Window;
 
 use crate::ingest::{Ingest, IngestError, Scope, Source};
 use crate::relay_client::{Conversation, ConversationError};
@@ -212,7 +218,7 @@ impl Transfer {
 }
 
 /// Runs work that reads the store off the runtime's threads.
-async fn off_runtime<T: Send + 'static>(
+pub(crate) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
     match tokio::task::spawn_blocking(work).await {

@@ -2,14 +2,14 @@
 //!
 //! Rounds, requests and offers share one connection, and so wait behind each other's answers: none of them is late
 //! while another one is answered, nor while we do not read because our own store is behind. Takes beats and holds,
-//! gives deadlines that know of them ([`Transfer::answered`]). It does not judge what came: whoever takes an answer
+//! gives deadlines that know of them ([`Line::answered`]). It does not judge what came: whoever takes an answer
 //! bounds how much of it may be worthless. Worst case: a peer that answers something now and then is left by the
 //! exchange's deadline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Transfer, TransferError};
+use super::{Line, Transfer, TransferError};
 
 /// Answers heard so far, and who keeps us from listening.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Pulse {
     }
 
     /// We do not listen for as long as the guard lives.
-    pub(super) fn hold(&self) -> Held<'_> {
+    pub(crate) fn hold(&self) -> Held<'_> {
         self.held.fetch_add(1, Ordering::Relaxed);
         Held(self)
     }
@@ -39,7 +39,7 @@ impl Pulse {
     }
 
     /// Waits until the peer was silent for as long as `silence`, or to the end.
-    async fn in_time<T, E>(
+    pub(super) async fn in_time<T, E>(
         &self,
         silence: Duration,
         wait: impl Future<Output = Result<T, E>>,
@@ -61,7 +61,7 @@ impl Pulse {
 
 /// Says that silence is ours.
 #[derive(Debug)]
-pub(super) struct Held<'p>(&'p Pulse);
+pub(crate) struct Held<'p>(&'p Pulse);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
@@ -71,7 +71,20 @@ impl Drop for Held<'_> {
 }
 
 impl Transfer {
-    /// Waits for an answer of the peer, which counts as one.
+    /// The way to the peer.
+    pub(super) fn line(&self) -> Line<'_> {
+        Line {
+            conversation: &self.conversation,
+            pulse: &self.pulse,
+            introduction: &self.introduction,
+            limits: &self.limits,
+            step_deadline: self.step_deadline,
+            clock: &self.clock,
+            peer: &self.peer,
+        }
+    }
+
+    /// As [`Line::answered`].
     pub(super) async fn answered<T, E>(
         &self,
         wait: impl Future<Output = Result<T, E>>,
@@ -79,12 +92,10 @@ impl Transfer {
     where
         TransferError: From<E>,
     {
-        let answer = self.in_time(wait).await?;
-        self.pulse.beat();
-        Ok(answer)
+        self.line().answered(wait).await
     }
 
-    /// Waits for the peer to take something from us: no answer yet.
+    /// As [`Line::in_time`].
     pub(super) async fn in_time<T, E>(
         &self,
         wait: impl Future<Output = Result<T, E>>,
@@ -92,7 +103,7 @@ impl Transfer {
     where
         TransferError: From<E>,
     {
-        self.pulse.in_time(self.step_deadline, wait).await
+        self.line().in_time(wait).await
     }
 }
 

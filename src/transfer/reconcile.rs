@@ -219,7 +219,7 @@ async fn converse(
 
 /// The negentropy message in a reply, or why there is none. Before the first answer, a complaint means that the
 /// peer does not know NIP-77 at all.
-fn answer_of(reply: NegReply, rounds: u64) -> Result<Vec<u8>, TransferError> {
+pub(crate) fn answer_of(reply: NegReply, rounds: u64) -> Result<Vec<u8>, TransferError> {
     match reply {
         NegReply::Message(message) => Ok(message),
         NegReply::Notice(text) if rounds == 0 => Err(TransferError::NoNip77(text)),
@@ -251,7 +251,7 @@ fn says_too_big(text: &str) -> bool {
     .any(|words| text.contains(words))
 }
 
-fn wants_to_know_us(reply: &NegReply) -> bool {
+pub(crate) fn wants_to_know_us(reply: &NegReply) -> bool {
     let NegReply::Error { prefix, .. } = reply else {
         return false;
     };

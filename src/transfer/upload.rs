@@ -315,24 +315,8 @@ async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferErr
 }
 
 async fn publish(transfer: &Transfer, offer: Offer) -> (Offer, Result<Publication, TransferError>) {
-    let answer = async {
-        let first = publish_once(transfer, &offer).await?;
-        if first.prefix == ReasonPrefix::AuthRequired
-            && !first.accepted
-            && transfer.authenticate().await?
-        {
-            return publish_once(transfer, &offer).await;
-        }
-        Ok(first)
-    };
-    let answer = answer.await;
+    let answer = transfer.line().offer(offer.key.id, &offer.json).await;
     (offer, answer)
-}
-
-async fn publish_once(transfer: &Transfer, offer: &Offer) -> Result<Publication, TransferError> {
-    let queued = transfer.conversation.publish(offer.key.id, &offer.json);
-    let pending = transfer.in_time(queued).await?;
-    transfer.answered(pending).await
 }
 
 impl From<PublishError> for TransferError {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// What may be under way.
 #[derive(Debug, Clone)]
-pub(super) struct Window {
+pub(crate) struct Window {
     size: usize,
     least: usize,
     most: usize,
@@ -22,7 +22,7 @@ pub(super) struct Window {
 
 impl Window {
     /// Begins at `first`; an answer after `late` is late.
-    pub(super) fn new(first: usize, least: usize, most: usize, late: Duration) -> Self {
+    pub(crate) fn new(first: usize, least: usize, most: usize, late: Duration) -> Self {
         Self {
             size: first.clamp(least, most),
             least,
@@ -32,12 +32,12 @@ impl Window {
         }
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// An answer to `amount` came after `delay`; `full` says whether the window was used.
-    pub(super) fn answered(&mut self, amount: usize, delay: Duration, full: bool, now: Instant) {
+    pub(crate) fn answered(&mut self, amount: usize, delay: Duration, full: bool, now: Instant) {
         if delay > self.late {
             // What was under way at the last cut says nothing about the size since.
             if self
@@ -56,7 +56,7 @@ impl Window {
     }
 
     /// To the half.
-    pub(super) fn shrink(&mut self, now: Instant) {
+    pub(crate) fn shrink(&mut self, now: Instant) {
         self.size = (self.size / 2).max(self.least);
         self.shrunk = Some(now);
     }

@@ -188,6 +188,8 @@ pub(crate) enum Negentropy {
     Notice(&'static str),
     /// By NEG-ERR with this reason.
     Error(&'static str),
+    /// As NIP-77 has it, of what matches the filter, if that is not more than so many.
+    UpTo(usize),
     /// Always by this negentropy message.
     Always(Vec<u8>),
     /// Always by another fingerprint for everything.
@@ -410,13 +412,39 @@ impl Played {
         }
     }
 
-    fn negotiate(&self, subscription: &str, message: &[u8], round: &mut u64) -> Option<String> {
+    /// What is listed and matches; what is not delivered matches nothing.
+    fn matching(script: &Script, filter: &Filter) -> Vec<Item> {
+        let matches = |item: &&Item| {
+            script.delivered.get(&item.id).is_some_and(|json| {
+                let event = UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default());
+                event.is_ok_and(|event| event.matches(filter))
+            })
+        };
+        script.listed.iter().filter(matches).copied().collect()
+    }
+
+    fn negotiate(
+        &self,
+        subscription: &str,
+        filter: &Filter,
+        message: &[u8],
+        round: &mut u64,
+    ) -> Option<String> {
         let script = self.script.lock().expect("not poisoned");
         self.negotiated.fetch_add(1, Ordering::Relaxed);
         *round += 1;
         let reply = match &script.negentropy {
             Negentropy::Honest => {
                 let set = VecSet::from_unsorted(script.listed.clone());
+                respond(&set, message, FrameLimit::NONE).expect("a well-formed message")
+            }
+            Negentropy::UpTo(most) => {
+                let matching = Self::matching(&script, filter);
+                if matching.len() > *most {
+                    let reason = "blocked: too many query results";
+                    return Some(relay_message::encode_neg_error(subscription, reason, None));
+                }
+                let set = VecSet::from_unsorted(matching);
                 respond(&set, message, FrameLimit::NONE).expect("a well-formed message")
             }
             Negentropy::Silent => return None,
@@ -573,6 +601,7 @@ impl Played {
 /// Serves one connection.
 async fn play(mut socket: TextSocket, played: Arc<Played>) {
     let mut round = 0;
+    let mut compared = Filter::new();
     let mut open: HashSet<String> = HashSet::new();
     played.connections.fetch_add(1, Ordering::Relaxed);
     let (asks, mut hangs_up_after) = {
@@ -606,14 +635,18 @@ async fn play(mut socket: TextSocket, played: Arc<Played>) {
         let replies = match ClientMessage::parse(text, 20).expect("a message of NIP-01 or NIP-77") {
             ClientMessage::NegOpen {
                 subscription,
+                filter,
                 message,
-                ..
+            } => {
+                compared = filter;
+                let answer = played.negotiate(&subscription, &compared, &message, &mut round);
+                answer.into_iter().collect()
             }
-            | ClientMessage::NegMessage {
+            ClientMessage::NegMessage {
                 subscription,
                 message,
             } => played
-                .negotiate(&subscription, &message, &mut round)
+                .negotiate(&subscription, &compared, &message, &mut round)
                 .into_iter()
                 .collect(),
             ClientMessage::Event(event) => played.publish(event).into_iter().collect(),

@@ -5,7 +5,7 @@
 //!
 //! Map: [`Item`], [`Bound`] (what is ordered) · [`Summary`] (what is fingerprinted) ·
 //! [`SortedSet`], [`VecSet`], [`Overlaid`] (where items live) · [`Initiator`], [`respond`] (the
-//! two roles) · `codec` (bytes) · `engine` (what both roles do with one range).
+//! two roles), [`Middleman`] (between two responders) · `codec` (bytes) · `engine` (what both roles do with one range).
 //!
 //! Invariant: for valid input every message equals, byte for byte, that of the `negentropy` crate
 //! 0.5.3 (`tests/oracle.rs`). No message makes it panic, or reserve memory for what is not there.
@@ -45,6 +45,7 @@ mod error;
 mod frame;
 mod initiator;
 mod item;
+mod middleman;
 mod overlay;
 mod responder;
 mod set;
@@ -56,6 +57,7 @@ pub use error::{Malformed, ReconcileError};
 pub use frame::{FrameLimit, FrameLimitTooSmall};
 pub use initiator::{Difference, Initiator, Step};
 pub use item::{Id, Item};
+pub use middleman::{Middleman, MiddlemanBounds, MiddlemanError, Party};
 pub use overlay::Overlaid;
 pub use responder::respond;
 pub use set::{SortedSet, VecSet};

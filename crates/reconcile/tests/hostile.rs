@@ -14,8 +14,11 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 
+#[path = "support/initiating.rs"]
+mod initiating;
 mod support;
-use support::{Pair, Random, ids_of, limits, oracle, oracle_step, ours_limit};
+use initiating::oracle_step;
+use support::{Pair, Random, ids_of, limits, oracle, ours_limit};
 
 /// Feeds both roles. What we accept, the oracle must accept, with the same outcome; we may refuse
 /// more than it does, but then leave the difference alone.

@@ -9,8 +9,11 @@ use constellation_reconcile::{Difference, Initiator, Item, Overlaid, SortedSet, 
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use proptest::test_runner::TestCaseError;
 
+#[path = "support/initiating.rs"]
+mod initiating;
 mod support;
-use support::{Pair, Random, ids_of, limits, oracle, oracle_step, ours_limit};
+use initiating::oracle_step;
+use support::{Pair, Random, ids_of, limits, oracle, ours_limit};
 
 /// Far beyond any honest exchange of these sizes.
 const MOST_ROUNDS: u64 = 2_000;

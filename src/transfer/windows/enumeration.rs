@@ -30,7 +30,7 @@ const AUTHORS_REMEMBERED: usize = 5_000;
 
 /// What to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Question {
+pub(crate) enum Question {
     /// Events of this slice.
     Of(Slice),
     /// Any events: how many does it give at a time?
@@ -39,25 +39,25 @@ pub(super) enum Question {
 
 /// An event of an answer that matches the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) id: [u8; 32],
-    pub(super) created_at: u64,
-    pub(super) kind: u16,
-    pub(super) author: Author,
+pub(crate) struct Listed {
+    pub(crate) id: [u8; 32],
+    pub(crate) created_at: u64,
+    pub(crate) kind: u16,
+    pub(crate) author: Author,
 }
 
 /// A whole answer, up to its EOSE.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Events in it, repeated and unwanted ones too.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// Those that match the question.
-    pub(super) listed: Vec<Listed>,
+    pub(crate) listed: Vec<Listed>,
 }
 
 /// A slice that is being read.
 #[derive(Debug)]
-pub(super) struct Enumeration {
+pub(crate) struct Enumeration {
     /// What is still to be asked; the last one is asked next.
     open: Vec<Work>,
     shown: Shown,
@@ -102,7 +102,7 @@ impl Shown {
 /// Ids that were listed, by a keyed hash of 64 bits: a collision hides an event from being offered, of one in 2^25
 /// readings of a million.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     hashes: HashSet<u64>,
     hasher: RandomState,
 }
@@ -113,13 +113,13 @@ impl Seen {
         self.hashes.insert(self.hasher.hash_one(id))
     }
 
-    pub(super) fn contains(&self, id: &[u8; 32]) -> bool {
+    pub(crate) fn contains(&self, id: &[u8; 32]) -> bool {
         self.hashes.contains(&self.hasher.hash_one(id))
     }
 }
 
 impl Enumeration {
-    pub(super) fn new(slice: Slice) -> Self {
+    pub(crate) fn new(slice: Slice) -> Self {
         Self {
             open: vec![Work::Back(slice, None)],
             shown: Shown::default(),
@@ -130,12 +130,12 @@ impl Enumeration {
     }
 
     /// Goes on with another slice, with all that is known of the relay.
-    pub(super) fn add(&mut self, slice: Slice) {
+    pub(crate) fn add(&mut self, slice: Slice) {
         self.open.push(Work::Back(slice, None));
     }
 
     /// What to ask next; the same until its answer was taken. `None`: all is read, or left as a gap.
-    pub(super) fn question(&self) -> Option<Question> {
+    pub(crate) fn question(&self) -> Option<Question> {
         Some(match self.open.last()? {
             Work::Doubt(..) if self.shown.is_undecided() => Question::Anything,
             Work::Back(slice, _)
@@ -146,7 +146,7 @@ impl Enumeration {
     }
 
     /// How far back a span has come, where nothing else is open.
-    pub(super) fn reached(&self) -> Option<u64> {
+    pub(crate) fn reached(&self) -> Option<u64> {
         match &self.open[..] {
             [Work::Back(slice, Some(_))] => slice.until,
             _ => None,
@@ -154,22 +154,22 @@ impl Enumeration {
     }
 
     /// Asks no more.
-    pub(super) fn leave_rest(&mut self) {
+    pub(crate) fn leave_rest(&mut self) {
         self.open.clear();
     }
 
     /// Ids that were listed.
-    pub(super) fn seen(&self) -> &Seen {
+    pub(crate) fn seen(&self) -> &Seen {
         &self.seen
     }
 
     /// What could not be read, since it was last taken.
-    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+    pub(crate) fn take_gaps(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.gaps)
     }
 
     /// The relay refuses the present question.
-    pub(super) fn give_up(&mut self, why: &str) {
+    pub(crate) fn give_up(&mut self, why: &str) {
         match self.open.pop() {
             Some(Work::Doubt(slice, count)) if self.shown.is_undecided() => {
                 self.shown.asked_for_anything = true;
@@ -186,7 +186,7 @@ impl Enumeration {
     }
 
     /// Takes the whole answer to the present question; gives the events that no answer had before.
-    pub(super) fn take(&mut self, answer: &Answer) -> usize {
+    pub(crate) fn take(&mut self, answer: &Answer) -> usize {
         let Some(work) = self.open.pop() else {
             return 0;
         };
@@ -336,7 +336,7 @@ fn of_authors(slice: &Slice, authors: &[Author]) -> Slice {
 }
 
 /// A slice of which nobody knows what the peer has in it.
-pub(in crate::transfer) fn gap(slice: &Slice, why: &str) -> Gap {
+pub(crate) fn gap(slice: &Slice, why: &str) -> Gap {
     Gap {
         since: slice.since,
         until: slice.until,

@@ -13,5 +13,6 @@ mod enumeration;
 mod listing;
 mod probing;
 
+pub(crate) use enumeration::{Answer, Enumeration, Listed, Question, gap};
 pub use listing::{Budget, Read, Reading, lacking_by_id};
-pub use probing::probe;
+pub use probing::{probe, probe_over};

@@ -10,7 +10,7 @@ use constellation_event::UnverifiedEvent;
 
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::RequestEnd;
-use crate::transfer::{Transfer, TransferError};
+use crate::transfer::{Line, Transfer, TransferError};
 
 const EVENTS_PER_BATCH: usize = 512;
 
@@ -24,18 +24,31 @@ pub async fn probe(
     transfer: &Transfer,
     ids: &[[u8; 32]],
 ) -> Result<HashSet<[u8; 32]>, TransferError> {
+    probe_over(transfer.line(), ids).await
+}
+
+/// The same over any line.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// [`TransferError`].
+pub async fn probe_over(
+    line: Line<'_>,
+    ids: &[[u8; 32]],
+) -> Result<HashSet<[u8; 32]>, TransferError> {
     let mut there = HashSet::new();
-    let together = transfer.limits.ids_per_request.max(1);
+    let together = line.limits.ids_per_request.max(1);
     for ids in ids.chunks(together) {
         let mut missing: Vec<[u8; 32]> = ids.to_vec();
         let mut authenticated = false;
         loop {
             let before = there.len();
-            let end = ask(transfer, &missing, &mut there).await?;
+            let end = ask(line, &missing, &mut there).await?;
             missing.retain(|id| !there.contains(id));
             if let RequestEnd::Closed { prefix, text } = end {
                 let again = prefix == ReasonPrefix::AuthRequired && !authenticated;
-                if again && transfer.authenticate().await? {
+                if again && line.authenticate().await? {
                     authenticated = true;
                     continue;
                 }
@@ -50,17 +63,17 @@ pub async fn probe(
 }
 
 async fn ask(
-    transfer: &Transfer,
+    line: Line<'_>,
     ids: &[[u8; 32]],
     there: &mut HashSet<[u8; 32]>,
 ) -> Result<RequestEnd, TransferError> {
     let asked: HashSet<&[u8; 32]> = ids.iter().collect();
-    let request = transfer.conversation.fetch(ids);
-    let mut request = transfer.in_time(request).await?;
+    let request = line.conversation.fetch(ids);
+    let mut request = line.in_time(request).await?;
     loop {
         let mut batch = Vec::new();
         let next = request.next_batch(&mut batch, EVENTS_PER_BATCH);
-        let end = transfer.answered(next).await?;
+        let end = line.answered(next).await?;
         for json in batch {
             if let Some(claimed) = UnverifiedEvent::claimed_identity(&json)
                 && asked.contains(&claimed.id)
