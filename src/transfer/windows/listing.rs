@@ -42,7 +42,7 @@ const EVENTS_PER_BATCH: usize = 512;
 pub enum Budget {
     /// Everything.
     Whole,
-    /// Until so many events were listed; what is left is told by [`Reading::reached`].
+    /// Until so many events were listed; what is left is told by [`Read::BackTo`].
     Events(usize),
 }
 
