@@ -84,7 +84,7 @@ pub struct PeerMemory {
 impl PeerMemory {
     /// What the station's `state` folder holds. Blocks.
     pub fn load(state: &Path) -> Self {
-        let path = state.join("peers.json");
+        let path = state.join("learnt.json");
         let read = state_file::read_up_to(&path, FILE_BYTES_MAX)
             .map_err(|error| error.to_string())
             .and_then(|bytes| match bytes {
@@ -158,7 +158,7 @@ mod tests {
         memory.put("ws://a/", remembered.clone());
         memory.save().expect("written");
         assert_eq!(PeerMemory::load(folder.path()).of("ws://a/"), remembered);
-        std::fs::write(folder.path().join("peers.json"), "{\"ws://a/\":").expect("ours");
+        std::fs::write(folder.path().join("learnt.json"), "{\"ws://a/\":").expect("ours");
         assert_eq!(
             PeerMemory::load(folder.path()).of("ws://a/"),
             Remembered::default()
