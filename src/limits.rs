@@ -167,6 +167,9 @@ pub const FORGERIES_SHARE: u64 = 20;
 pub const FORGERY_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a peer's refusal by policy is respected before it is offered the event again.
 pub const POLICY_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long it is remembered that an event is larger than the messages that a peer takes: it was reported, and limits
+/// seldom change.
+pub const TOO_LARGE_REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long an `error:` is: the peer may have had a bad moment, or may answer so to what it never takes.
 pub const ERROR_REMEMBERED: Duration = Duration::from_secs(3600);

@@ -16,7 +16,7 @@ use nostr::types::Timestamp;
 use serde_json::{Value, json};
 
 use events::{Events, ids_of};
-use support::{RustNostrRelay, Station, Tool, go_nostr_sync, run, rust_nostr_sync};
+use support::{NostrRelay, RustNostrRelay, Station, Tool, go_nostr_sync, run, rust_nostr_sync};
 
 /// What the suite has; if fewer ran, it did not run to its end.
 const NOSTR_TOOLS_TESTS: u64 = 46;
@@ -172,6 +172,122 @@ async fn the_go_nostr_client_syncs_with_our_relay() {
     let newcomer = go_nostr_sync(&relay, &[]).await;
     assert_eq!(newcomer.ids, expected, "those of a client that had none");
     station.stop().await;
+}
+
+/// Without NIP-77, at most fifty events an answer whatever is asked for, and no event of more than 4,096 characters.
+#[tokio::test]
+async fn a_station_and_a_relay_without_nip77_become_equal() {
+    if !Tool::NostrRelay.is_installed() {
+        return;
+    }
+    let relay = NostrRelay::serve(&["--max-limit", "50"]).await;
+    let now = constellation::time::Clock::system().unix_seconds();
+    let keys: Vec<Keys> = (0..20).map(|_| Keys::generate()).collect();
+    let crowd = |from: usize, count: usize| -> Vec<Event> {
+        let made = (from..from + count).map(|number| {
+            let at = now - 20_000 + number as u64 / 3;
+            made(&keys[number % 20], 1, at, &[], &format!("note {number}"))
+        });
+        made.collect()
+    };
+    let lines = |events: &[Event]| -> Vec<String> { events.iter().map(Event::as_json).collect() };
+    let ids = |events: &[Event]| -> BTreeSet<String> {
+        events.iter().map(|event| event.id.to_hex()).collect()
+    };
+    // Thirty in one second, and an old version of a profile.
+    let same_second = (0..30).map(|number| {
+        let content = format!("all at once {number}");
+        made(&keys[number % 20], 1, now - 5_000, &[], &content)
+    });
+    let (old, new) = (
+        made(&keys[0], 0, now - 900, &[], "{\"name\":\"old\"}"),
+        made(&keys[0], 0, now - 800, &[], "{\"name\":\"new\"}"),
+    );
+    let theirs: Vec<Event> = crowd(0, 200)
+        .into_iter()
+        .chain(same_second)
+        .chain([old.clone()])
+        .collect();
+    let mut ours = [crowd(175, 50), vec![new]].concat();
+
+    // Half of ours are among theirs already.
+    let seeding = Station::new();
+    seeding.import(&lines(&theirs)).await;
+    assert_converged(&seeding.sync(&relay.url, "up").await);
+    assert_eq!(relay.ids().await, ids(&theirs), "the relay's, at first");
+
+    let station = Station::new();
+    station.import(&lines(&ours)).await;
+    let report = station.sync(&relay.url, "both").await;
+    assert_converged(&report);
+    assert_eq!(report["peers"][0]["method"], "windows", "{report}");
+    let mut expected: BTreeSet<String> = ids(&theirs).union(&ids(&ours)).cloned().collect();
+    expected.remove(&old.id.to_hex());
+    assert_eq!(ids_of(&station.export().await), expected, "ours");
+    assert_eq!(relay.ids().await, expected, "the relay's");
+    assert_nothing_moved(&station.sync(&relay.url, "both").await);
+
+    // What each side deletes goes on both; what is too large for the relay is refused once.
+    let (deleted_here, deleted_there) = (ours.swap_remove(0), theirs[0].clone());
+    let author_of = |event: &Event| {
+        let author = keys.iter().find(|keys| keys.public_key() == event.pubkey);
+        author.expect("one of them").clone()
+    };
+    let here = deletion(&author_of(&deleted_here), &deleted_here);
+    let there = deletion(&author_of(&deleted_there), &deleted_there);
+    let too_large = made(&keys[1], 1, now - 700, &[], &"x".repeat(5_000));
+    station
+        .import(&lines(&[here.clone(), too_large.clone()]))
+        .await;
+    seeding.import(&lines(std::slice::from_ref(&there))).await;
+    // Both ways: the relay would take the old profile back.
+    assert_converged(&seeding.sync(&relay.url, "both").await);
+    let report = station.sync(&relay.url, "both").await;
+    assert_converged(&report);
+    assert_eq!(
+        report["totals"]["refused_by_peer"],
+        json!({"invalid": 1}),
+        "{report}"
+    );
+    for (deleted, deletion) in [(&deleted_here, &here), (&deleted_there, &there)] {
+        expected.remove(&deleted.id.to_hex());
+        expected.insert(deletion.id.to_hex());
+    }
+    assert_eq!(relay.ids().await, expected, "the relay's, after deletions");
+    expected.insert(too_large.id.to_hex());
+    assert_eq!(
+        ids_of(&station.export().await),
+        expected,
+        "ours, after deletions"
+    );
+    assert_nothing_moved(&station.sync(&relay.url, "both").await);
+}
+
+/// It asks who is there as soon as somebody connects, and never says whether the answer is good.
+#[tokio::test]
+async fn a_relay_that_asks_who_is_there_and_serves_anybody_is_no_hindrance() {
+    if !Tool::NostrRelay.is_installed() {
+        return;
+    }
+    let relay = NostrRelay::serve(&["--ask-who"]).await;
+    let keys = Keys::generate();
+    let now = constellation::time::Clock::system().unix_seconds();
+    let notes: Vec<String> = (0..60)
+        .map(|number| made(&keys, 1, now - number, &[], &number.to_string()).as_json())
+        .collect();
+    let station = Station::new();
+    station.import(&notes).await;
+    assert_converged(&station.sync(&relay.url, "both").await);
+    assert_eq!(relay.ids().await, ids_of(&notes));
+    assert_nothing_moved(&station.sync(&relay.url, "both").await);
+}
+
+fn made(keys: &Keys, kind: u16, at: u64, tags: &[Tag], content: &str) -> Event {
+    EventBuilder::new(Kind::from_u16(kind), content)
+        .tags(tags.iter().cloned())
+        .custom_created_at(Timestamp::from_secs(at))
+        .finalize(keys)
+        .expect("a key at hand signs anything")
 }
 
 fn note(keys: &Keys, content: &str) -> Event {

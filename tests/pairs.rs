@@ -381,7 +381,10 @@ fn a_relay_that_compares_little_at_a_time_is_compared_in_halves() {
         .map(|number| note(&author(1), at + number * 900, "now and then"))
         .collect();
     let (small, _) = FakeRelay::scripted(Script {
-        negentropy: Negentropy::UpTo(20),
+        negentropy: Negentropy::UpTo {
+            events: 20,
+            is_stated: false,
+        },
         ..Script::holding(&theirs)
     });
     let home = Home::new();

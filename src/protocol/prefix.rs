@@ -37,6 +37,8 @@ pub enum ReasonPrefix {
     Mute,
     /// It said that it took the event, and does not show it: ours to say, never on the wire.
     Shadow,
+    /// It is larger than the messages that it takes: ours to say, never on the wire.
+    TooLarge,
     /// No reason given: a policy that does not explain itself.
     Policy,
     /// A reason that is no known prefix.
@@ -94,6 +96,7 @@ impl ReasonPrefix {
             Self::Closed => "closed",
             Self::Mute => "mute",
             Self::Shadow => "shadow",
+            Self::TooLarge => "too-large",
             Self::Policy => "policy",
             Self::Other => "other",
         }
@@ -118,6 +121,7 @@ impl ReasonPrefix {
             Self::Policy => 14,
             Self::Other => 15,
             Self::Shadow => 16,
+            Self::TooLarge => 17,
         }
     }
 

@@ -31,6 +31,11 @@ pub enum RelayMessage<'a> {
         /// Why (not); empty if the relay gave none.
         reason: Cow<'a, str>,
     },
+    /// `["OK", "", false, reason]`: a refusal that does not say what it is about, as nostr_relay has it.
+    UnnamedRefusal {
+        /// Why.
+        reason: Cow<'a, str>,
+    },
     /// `["EOSE", subscription]`
     EndOfStored {
         /// The request of which all stored events were sent.
@@ -106,6 +111,13 @@ impl<'a> RelayMessage<'a> {
                 subscription: text_at(1)?,
                 event: elements.object(2).ok_or(RelayMessageError::Malformed)?,
             },
+            "OK" if text_at(1)?.is_empty()
+                && elements.items.get(2).map(|raw| raw.get()) == Some("false") =>
+            {
+                Self::UnnamedRefusal {
+                    reason: reason_at(3),
+                }
+            }
             "OK" => Self::Ok {
                 id: hex::decode_array(&text_at(1)?).ok_or(RelayMessageError::Malformed)?,
                 accepted: match elements.items.get(2).map(|raw| raw.get()) {
@@ -250,6 +262,17 @@ mod tests {
             reason: "".into(),
         };
         assert_eq!(RelayMessage::parse(&ok), Ok(expected));
+        assert_eq!(
+            RelayMessage::parse("[\"OK\",\"\",false,\"invalid: no\"]"),
+            Ok(RelayMessage::UnnamedRefusal {
+                reason: "invalid: no".into()
+            })
+        );
+        assert_eq!(
+            RelayMessage::parse("[\"OK\",\"\",true,\"\"]"),
+            Err(RelayMessageError::Malformed),
+            "what was taken has to be named"
+        );
         assert_eq!(
             RelayMessage::parse("[\"CLOSED\",\"a\"]"),
             Ok(RelayMessage::Closed {

@@ -224,12 +224,11 @@ async fn dispatch(message: RelayMessage<'_>, shared: &Shared) {
             reason,
         } => {
             let answer = shared.lock().answer_publication(&id);
-            let publication = Publication {
-                accepted,
-                prefix: ReasonPrefix::parse(&reason),
-                text: shorten(&reason),
-            };
-            answer.is_some_and(|answer| answer.send(publication).is_ok())
+            answer.is_some_and(|answer| answer.send(publication(accepted, &reason)).is_ok())
+        }
+        RelayMessage::UnnamedRefusal { reason } => {
+            let answer = shared.lock().answer_oldest_publication();
+            answer.is_some_and(|answer| answer.send(publication(false, &reason)).is_ok())
         }
         RelayMessage::NegMessage {
             subscription,
@@ -260,6 +259,14 @@ async fn dispatch(message: RelayMessage<'_>, shared: &Shared) {
     };
     if !wanted {
         count(&shared.counters.unsolicited, 1);
+    }
+}
+
+fn publication(accepted: bool, reason: &str) -> Publication {
+    Publication {
+        accepted,
+        prefix: ReasonPrefix::parse(reason),
+        text: shorten(reason),
     }
 }
 

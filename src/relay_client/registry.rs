@@ -296,6 +296,16 @@ impl Registry {
         self.publications.remove(id).map(|entry| entry.answer)
     }
 
+    /// The event that waits for its answer longest: relays that do not say what they refuse answer in order.
+    pub(super) fn answer_oldest_publication(&mut self) -> Option<oneshot::Sender<Publication>> {
+        let oldest = self
+            .publications
+            .iter()
+            .min_by_key(|(_, entry)| entry.number);
+        let id = oldest.map(|(id, _)| *id)?;
+        self.answer_publication(&id)
+    }
+
     pub(super) fn abandon_publication(&mut self, id: &[u8; 32], number: u64) {
         // The same event may have been offered anew since this one was answered.
         if self

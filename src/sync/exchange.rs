@@ -26,6 +26,7 @@ use crate::limits::{
     ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, VISIT_AWAITED, WITHOUT_NIP77_REMEMBERED,
 };
 use crate::peer::{PeerId, Role, Visitors};
+use crate::protocol::ReasonPrefix;
 use crate::random::Random;
 use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
@@ -101,6 +102,7 @@ pub async fn exchange(
         } else {
             Outcome::Failed
         };
+        let why = format!("not read: {}", failed.failure.detail);
         report.error = Some(failed.failure);
         in_vain = if before == (tally.stored, tally.uploaded, tally.downloaded) {
             in_vain + 1
@@ -108,6 +110,9 @@ pub async fn exchange(
             1
         };
         if !failed.is_transient || in_vain >= ATTEMPTS_MAX {
+            if let Some(Way::Windows(windows)) = &way {
+                windows.leave_rest(&why, tally);
+            }
             return;
         }
         // Until it has ended otherwise, it is cut off by whoever's time is up.
@@ -262,7 +267,9 @@ async fn make_equal(
                     }
                     error if speaks_no_nip77(&error, step, report) => {
                         tracing::info!(peer = %plan.address, %error, "it is read by windows");
-                        remembered.without_nip77_since = Some(now);
+                        if !wants_to_know_us(&error) {
+                            remembered.without_nip77_since = Some(now);
+                        }
                         Some(windows(transfer, plan, remembered, now))
                     }
                     error => return Err((step, error)),
@@ -327,6 +334,17 @@ fn speaks_no_nip77(error: &TransferError, step: Step, report: &PeerReport) -> bo
         }
         _ => false,
     }
+}
+
+/// Whether the relay refuses whoever it does not know: that says nothing of NIP-77.
+fn wants_to_know_us(error: &TransferError) -> bool {
+    let TransferError::Refused(text) = error else {
+        return false;
+    };
+    matches!(
+        ReasonPrefix::parse(text),
+        ReasonPrefix::AuthRequired | ReasonPrefix::Restricted
+    )
 }
 
 /// Brings the bytes into the report however the attempt ends, also when it is cut off.

@@ -22,7 +22,7 @@ use crate::limits::{
     AUTHORS_PER_FILTER, GIFT_WRAP_DATED_BACK, HISTORY_EVENTS_PER_RUN, LOOK_AGAIN_AFTER,
     PROFILES_ASKED_MAX, WHOLE_HISTORY_EVERY, WINDOW, WINDOW_SLACK,
 };
-use crate::transfer::windows::{Budget, Read, Reading, probe};
+use crate::transfer::windows::{Budget, Read, Reading, gap, probe};
 use crate::transfer::{
     self, Author, Failed, Findings, Part, Slice, Tally, Transfer, TransferError,
 };
@@ -164,6 +164,24 @@ impl Windows {
         } else {
             Outcome::Partial
         })
+    }
+
+    /// Names what was to be read and was not, because nothing more will be. (The whole history is read bit by bit in
+    /// any case: a run owes none of it.)
+    pub(super) fn leave_rest(&self, why: &str, tally: &mut Tally) {
+        let mut left = self.left.iter().filter(|window| !window.is_history);
+        if self.begun
+            && let Some(reading) = &self.reading
+            && self.left.front().is_some_and(|window| !window.is_history)
+        {
+            left.next();
+            for slice in reading.unread() {
+                tally.leave_gap(gap(slice, why));
+            }
+        }
+        for window in left {
+            tally.leave_gap(gap(&window.slice, why));
+        }
     }
 
     async fn read_all(

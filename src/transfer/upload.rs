@@ -23,8 +23,8 @@ use super::window::Window;
 use super::{Findings, Tally, Transfer, TransferError, off_runtime};
 use crate::limits::{
     ANSWER_LATE, AUTH_REFUSALS_MAX, ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, OFFERED_MAX,
-    PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX, POLICY_REMEMBERED, UPLOAD_BYTES_IN_FLIGHT, UPLOADS_FIRST,
-    UPLOADS_IN_FLIGHT, UPLOADS_LEAST,
+    PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX, POLICY_REMEMBERED, TOO_LARGE_REMEMBERED,
+    UPLOAD_BYTES_IN_FLIGHT, UPLOADS_FIRST, UPLOADS_IN_FLIGHT, UPLOADS_LEAST,
 };
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Publication, PublishError};
@@ -174,10 +174,14 @@ impl<'c> Upload<'_, 'c> {
                 continue;
             }
             // A relay hangs up on a message over its limit: such an event would cost all that come after it, in
-            // every run.
+            // every run. It is reported once, and then a refusal like others.
             let limit = self.transfer.limits.message_bytes_max;
             if limit.is_some_and(|bytes| offer.json.len() + EVENT_ENVELOPE_BYTES > bytes) {
-                tally.hold_back(id, "larger than the messages that the peer takes");
+                tally.name_refused(id, "larger than the messages that the peer takes");
+                let now = self.transfer.clock.unix_seconds();
+                let entry = refused(&mut tally, &offer, ReasonPrefix::TooLarge, now);
+                drop(tally);
+                self.memory.enter(entry);
             } else if gives_up {
                 tally.hold_back(id, NOT_OFFERED);
             } else {
@@ -223,7 +227,7 @@ impl<'c> Upload<'_, 'c> {
             }
         } else {
             let now = self.transfer.clock.unix_seconds();
-            let entry = refused(&mut self.tally(), &offer, publication, now);
+            let entry = refused(&mut self.tally(), &offer, publication.prefix, now);
             self.memory.enter(entry);
             if publication.prefix == ReasonPrefix::AuthRequired && self.tally().uploaded == 0 {
                 self.auth_refusals += 1;
@@ -335,25 +339,26 @@ impl From<PublishError> for TransferError {
 fn refused(
     tally: &mut Tally,
     offer: &Offer,
-    publication: &Publication,
+    prefix: ReasonPrefix,
     now: u64,
 ) -> Option<NewOverlayEntry> {
-    *tally.refused_by_peer.entry(publication.prefix).or_default() += 1;
+    *tally.refused_by_peer.entry(prefix).or_default() += 1;
     // It says nothing about the event: it is offered again in the next run.
-    if publication.prefix == ReasonPrefix::AuthRequired {
-        let why = format!("refused by the peer: {}", publication.prefix);
+    if prefix == ReasonPrefix::AuthRequired {
+        let why = format!("refused by the peer: {}", prefix);
         tally.hold_back(offer.key.id, &why);
         return None;
     }
-    let remembered = match publication.prefix {
+    let remembered = match prefix {
         // Some relays answer so to what they will never take, others when their disk is full.
         ReasonPrefix::Error => ERROR_REMEMBERED,
+        ReasonPrefix::TooLarge => TOO_LARGE_REMEMBERED,
         _ => POLICY_REMEMBERED,
     };
     tally.refused_now.insert(offer.key.id);
     Some(NewOverlayEntry {
         key: offer.key,
-        reason: OverlayReason::RefusedBy(publication.prefix.code()),
+        reason: OverlayReason::RefusedBy(prefix.code()),
         kind: Some(offer.kind),
         expires_at: Some(now + remembered.as_secs()),
     })

@@ -188,12 +188,17 @@ pub(crate) enum Negentropy {
     Notice(&'static str),
     /// By NEG-ERR with this reason.
     Error(&'static str),
-    /// As NIP-77 has it, of what matches the filter, if that is not more than so many.
-    UpTo(usize),
     /// Always by this negentropy message.
     Always(Vec<u8>),
     /// Always by another fingerprint for everything.
     NeverEqual,
+    /// As NIP-77 has it, over what is listed, delivered and matches the filter; unless that is more than so many.
+    UpTo {
+        /// The most that are compared.
+        events: usize,
+        /// Whether it says how many that are when there are more.
+        is_stated: bool,
+    },
 }
 
 /// How a scripted relay answers a REQ for ids.
@@ -224,8 +229,12 @@ pub(crate) enum Publishing {
     Forgets,
     /// Refuses it with this reason.
     Refuses(&'static str),
+    /// Refuses it with this reason, and does not say what: the id is empty, as nostr_relay has it.
+    RefusesNameless(&'static str),
     /// Refuses so many as too fast, then keeps.
     Limits(usize),
+    /// Refuses as of the future what was made after this second, as a relay whose clock is behind; keeps the rest.
+    UpTo(u64),
     /// Says nothing.
     Silent,
 }
@@ -254,6 +263,10 @@ pub(crate) struct Listing {
     pub(crate) limits: usize,
     /// REQs that name no ids are refused with this reason.
     pub(crate) refuses: Option<&'static str>,
+    /// No answer to a REQ that names no ids comes to its end.
+    pub(crate) never_ends: bool,
+    /// What was made in the second of `until` is left out, as nostr_relay does.
+    pub(crate) excludes_until: bool,
 }
 
 /// When a scripted relay asks who is there (NIP-42).
@@ -276,6 +289,10 @@ pub(crate) struct Script {
     pub(crate) listing: Listing,
     /// It gives and takes nothing before it knows who asks.
     pub(crate) asks: Option<Asks>,
+    /// It takes no answer of anybody.
+    pub(crate) knows_nobody: bool,
+    /// So many answers to REQs break off in their middle, and the connection with them.
+    pub(crate) breaks_off: usize,
     /// It hangs up after so many messages of a connection.
     pub(crate) hangs_up_after: Option<usize>,
     /// Its NIP-11 document.
@@ -322,6 +339,8 @@ pub(crate) struct Played {
     connections: AtomicUsize,
     negotiated: AtomicUsize,
     introduced: Mutex<Vec<String>>,
+    /// Events that were looked at before.
+    parsed: Mutex<HashMap<[u8; 32], UnverifiedEvent>>,
 }
 
 impl Played {
@@ -393,6 +412,10 @@ impl Played {
                 assert!(json.contains(CHALLENGE), "{json}");
                 let author = hex::encode(event.author());
                 self.introduced.lock().expect("not poisoned").push(author);
+                if self.script.lock().expect("not poisoned").knows_nobody {
+                    let reason = "restricted: never heard of you";
+                    return Some((relay_message::encode_ok(&id, false, reason), false));
+                }
                 Some((relay_message::encode_ok(&id, true, ""), true))
             }
             _ if knows => None,
@@ -412,22 +435,48 @@ impl Played {
         }
     }
 
-    /// What is listed and matches; what is not delivered matches nothing.
-    fn matching(script: &Script, filter: &Filter) -> Vec<Item> {
-        let matches = |item: &&Item| {
-            script.delivered.get(&item.id).is_some_and(|json| {
-                let event = UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default());
-                event.is_ok_and(|event| event.matches(filter))
-            })
+    /// Those that match the filter, by time and id, of what is delivered.
+    fn matching(&self, script: &Script, filter: &Filter) -> Vec<(u64, [u8; 32])> {
+        let mut parsed = self.parsed.lock().expect("not poisoned");
+        let mut matching = Vec::new();
+        for (id, json) in &script.delivered {
+            if !parsed.contains_key(id) {
+                match UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default()) {
+                    Ok(event) => _ = parsed.insert(*id, event),
+                    Err(_) => continue,
+                }
+            }
+            let event = &parsed[id];
+            if event.matches(filter) {
+                matching.push((event.created_at(), *id));
+            }
+        }
+        matching
+    }
+
+    /// What is compared under a filter; else the refusal.
+    fn compared(&self, subscription: &str, filter: Filter) -> Result<VecSet, String> {
+        let script = self.script.lock().expect("not poisoned");
+        let Negentropy::UpTo { events, is_stated } = script.negentropy else {
+            return Ok(VecSet::from_unsorted(script.listed.clone()));
         };
-        script.listed.iter().filter(matches).copied().collect()
+        let matching = self.matching(&script, &filter);
+        if matching.len() > events {
+            let cap = is_stated.then_some(events as u64);
+            let reason = "blocked: too many query results";
+            return Err(relay_message::encode_neg_error(subscription, reason, cap));
+        }
+        let items = matching
+            .into_iter()
+            .map(|(timestamp, id)| Item { timestamp, id });
+        Ok(VecSet::from_unsorted(items.collect()))
     }
 
     fn negotiate(
         &self,
         subscription: &str,
-        filter: &Filter,
         message: &[u8],
+        compared: Option<&VecSet>,
         round: &mut u64,
     ) -> Option<String> {
         let script = self.script.lock().expect("not poisoned");
@@ -438,14 +487,9 @@ impl Played {
                 let set = VecSet::from_unsorted(script.listed.clone());
                 respond(&set, message, FrameLimit::NONE).expect("a well-formed message")
             }
-            Negentropy::UpTo(most) => {
-                let matching = Self::matching(&script, filter);
-                if matching.len() > *most {
-                    let reason = "blocked: too many query results";
-                    return Some(relay_message::encode_neg_error(subscription, reason, None));
-                }
-                let set = VecSet::from_unsorted(matching);
-                respond(&set, message, FrameLimit::NONE).expect("a well-formed message")
+            Negentropy::UpTo { .. } => {
+                let set = compared.expect("a session begins with NEG-OPEN");
+                respond(set, message, FrameLimit::NONE).expect("a well-formed message")
             }
             Negentropy::Silent => return None,
             Negentropy::Notice(text) => return Some(relay_message::encode_notice(text)),
@@ -477,6 +521,10 @@ impl Played {
             Publishing::Refuses(reason) => {
                 return Some(relay_message::encode_ok(&id, false, reason));
             }
+            Publishing::RefusesNameless(reason) => {
+                let named = relay_message::encode_ok(&id, false, reason);
+                return Some(named.replace(&hex::encode(&id), ""));
+            }
             Publishing::Limits(more) if more > 0 => {
                 script.publishing = Publishing::Limits(more - 1);
                 return Some(relay_message::encode_ok(
@@ -485,8 +533,12 @@ impl Played {
                     "rate-limited: slow down",
                 ));
             }
+            Publishing::UpTo(last) if json["created_at"].as_u64() > Some(last) => {
+                let reason = "invalid: created_at is too late";
+                return Some(relay_message::encode_ok(&id, false, reason));
+            }
             Publishing::Forgets => {}
-            Publishing::Keeps | Publishing::Limits(_) => {
+            Publishing::UpTo(_) | Publishing::Keeps | Publishing::Limits(_) => {
                 let timestamp = json["created_at"].as_u64().expect("a time");
                 script.listed.push(Item { timestamp, id });
                 script.delivered.insert(id, event.to_owned());
@@ -509,31 +561,36 @@ impl Played {
             return vec![relay_message::encode_closed(subscription, reason)];
         }
         let listing = script.listing.clone();
-        let filter: Filter = serde_json::from_value(filter.clone()).expect("a filter");
+        let mut filter: Filter = serde_json::from_value(filter.clone()).expect("a filter");
         let limit = listing.cap.unwrap_or(usize::MAX);
         let limit = limit.min(filter.limit.unwrap_or(usize::MAX));
-        let mut found: Vec<(u64, [u8; 32], &String)> = script
-            .delivered
-            .iter()
-            .filter_map(|(id, json)| {
-                let event = UnverifiedEvent::parse(json.as_bytes(), &EventLimits::default());
-                let (time, matches) = event.map_or((0, false), |event| {
-                    (event.created_at(), event.matches(&filter))
-                });
-                (matches || listing.ignores_filters).then_some((time, *id, json))
-            })
-            .collect();
-        found.sort_by_key(|(time, id, _)| (std::cmp::Reverse(*time), *id));
+        if listing.ignores_filters {
+            filter = Filter::new();
+        } else if listing.excludes_until {
+            filter.until = filter.until.map(|until| until - Duration::from_secs(1));
+        }
+        let mut found = self.matching(&script, &filter);
+        found.sort_by_key(|(time, id)| (std::cmp::Reverse(*time), *id));
         found.truncate(limit);
         let times = if listing.repeats { 2 } else { 1 };
         let mut replies: Vec<String> = found
             .iter()
-            .flat_map(|(_, _, json)| std::iter::repeat_n(*json, times))
+            .flat_map(|(_, id)| std::iter::repeat_n(&script.delivered[id], times))
             .chain(&listing.unwanted)
             .map(|json| relay_message::encode_event(subscription, json))
             .collect();
-        replies.push(relay_message::encode_end_of_stored(subscription));
+        if !listing.never_ends {
+            replies.push(relay_message::encode_end_of_stored(subscription));
+        }
         replies
+    }
+
+    /// Whether this answer breaks off.
+    fn breaks_off(&self) -> bool {
+        let mut script = self.script.lock().expect("not poisoned");
+        let left = script.breaks_off.checked_sub(1);
+        script.breaks_off = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// What is said to a REQ, and what is to follow it.
@@ -601,7 +658,7 @@ impl Played {
 /// Serves one connection.
 async fn play(mut socket: TextSocket, played: Arc<Played>) {
     let mut round = 0;
-    let mut compared = Filter::new();
+    let mut compared = None;
     let mut open: HashSet<String> = HashSet::new();
     played.connections.fetch_add(1, Ordering::Relaxed);
     let (asks, mut hangs_up_after) = {
@@ -637,16 +694,20 @@ async fn play(mut socket: TextSocket, played: Arc<Played>) {
                 subscription,
                 filter,
                 message,
-            } => {
-                compared = filter;
-                let answer = played.negotiate(&subscription, &compared, &message, &mut round);
-                answer.into_iter().collect()
-            }
+            } => match played.compared(&subscription, filter) {
+                Ok(set) => {
+                    compared = Some(set);
+                    let reply =
+                        played.negotiate(&subscription, &message, compared.as_ref(), &mut round);
+                    reply.into_iter().collect()
+                }
+                Err(refusal) => vec![refusal],
+            },
             ClientMessage::NegMessage {
                 subscription,
                 message,
             } => played
-                .negotiate(&subscription, &compared, &message, &mut round)
+                .negotiate(&subscription, &message, compared.as_ref(), &mut round)
                 .into_iter()
                 .collect(),
             ClientMessage::Event(event) => played.publish(event).into_iter().collect(),
@@ -671,6 +732,10 @@ async fn play(mut socket: TextSocket, played: Arc<Played>) {
                         drop(socket.send(reply.clone()).await);
                     }
                     continue;
+                }
+                if replies.len() > 1 && played.breaks_off() {
+                    drop(socket.send_all(replies[..replies.len() / 2].to_vec()).await);
+                    return;
                 }
                 replies
             }

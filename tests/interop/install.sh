@@ -61,6 +61,18 @@ done
 (cd rust-nostr && cargo build --locked --target-dir target) || fail "cargo build failed in rust-nostr"
 rust-nostr/target/debug/rust-nostr-relay serve </dev/null >/dev/null || fail "rust-nostr is built but does not run"
 
+# nostr_relay, a relay without NIP-77, and what it needs, as pinned.
+stamp=nostr-relay/.venv/.installed-requirements
+if cmp -s nostr-relay/requirements.txt "$stamp"; then
+    echo "interop: nostr-relay is up to date"
+else
+    command -v python3 >/dev/null 2>&1 || fail "python3 is missing"
+    (cd nostr-relay && rm -rf .venv && python3 -m venv .venv && .venv/bin/pip install --quiet --no-deps -r requirements.txt) ||
+        fail "pip install failed in nostr-relay (Debian has venv in the package python3-venv)"
+    nostr-relay/.venv/bin/python -c 'import nostr_relay.web, uvicorn, alembic' || fail "nostr-relay is installed but does not load"
+    cp nostr-relay/requirements.txt "$stamp"
+fi
+
 (cd go-nostr && go build -buildvcs=false -o bin/go-nostr-sync .) || fail "go build failed in go-nostr"
 
 (cd kubo && go build -buildvcs=false -o bin/ipfs github.com/ipfs/kubo/cmd/ipfs) || fail "go build failed in kubo"

@@ -37,6 +37,7 @@ pub(crate) enum Tool {
     NostrTools,
     RustNostr,
     GoNostr,
+    NostrRelay,
 }
 
 impl Tool {
@@ -45,6 +46,7 @@ impl Tool {
             Self::NostrTools => "nostr-tools",
             Self::RustNostr => "rust-nostr",
             Self::GoNostr => "go-nostr",
+            Self::NostrRelay => "nostr_relay",
         }
     }
 
@@ -54,6 +56,7 @@ impl Tool {
             Self::NostrTools => "nostr-tools/node_modules/.installed-lock",
             Self::RustNostr => "rust-nostr/target/debug/rust-nostr-relay",
             Self::GoNostr => "go-nostr/bin/go-nostr-sync",
+            Self::NostrRelay => "nostr-relay/.venv/.installed-requirements",
         })
     }
 
@@ -89,6 +92,7 @@ impl Tool {
                 node
             }
             Self::RustNostr | Self::GoNostr => Command::new(self.installed_as()),
+            Self::NostrRelay => Command::new(interop("nostr-relay/.venv/bin/python")),
         }
     }
 }
@@ -161,6 +165,18 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {shown}: {error}"));
         Self { child, log }
+    }
+
+    /// Where it says that it listens, as the README has it.
+    async fn listening(&mut self) -> String {
+        let stdout = self.child.stdout.take().expect("piped");
+        let line = timeout(DEADLINE, BufReader::new(stdout).lines().next_line())
+            .await
+            .expect("the relay tells where it listens")
+            .expect("UTF-8")
+            .expect("the relay starts");
+        let address = line.strip_prefix("listening ");
+        address.expect("what the README says").to_owned()
     }
 
     /// Asks it to end, and expects that it does so in order.
@@ -306,21 +322,49 @@ impl RustNostrRelay {
         // It ends with its standard input.
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut server = Server::start(&mut command, folder.path().join("rust-nostr.log"));
-        let stdout = server.child.stdout.take().expect("piped");
-        let line = timeout(DEADLINE, BufReader::new(stdout).lines().next_line())
-            .await
-            .expect("the relay tells where it listens")
-            .expect("UTF-8")
-            .expect("the relay starts");
-        let url = line
-            .strip_prefix("listening ")
-            .expect("what the README says")
-            .to_owned();
         Self {
-            url,
+            url: server.listening().await,
             _server: server,
             _folder: folder,
         }
+    }
+}
+
+/// nostr_relay, which has no NIP-77, with a database of its own.
+pub(crate) struct NostrRelay {
+    pub(crate) url: String,
+    _server: Server,
+    folder: TempDir,
+}
+
+impl NostrRelay {
+    pub(crate) async fn serve(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut command = Tool::NostrRelay.command();
+        command
+            .arg(interop("nostr-relay/serve.py"))
+            .arg(folder.path())
+            .args(arguments);
+        // It ends with its standard input.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = Server::start(&mut command, folder.path().join("nostr-relay.log"));
+        Self {
+            url: server.listening().await,
+            _server: server,
+            folder,
+        }
+    }
+
+    /// The ids of all that is in its database, which it is not asked for.
+    pub(crate) async fn ids(&self) -> BTreeSet<String> {
+        const READ: &str = "import sqlite3, sys\n\
+            for (id,) in sqlite3.connect(sys.argv[1]).execute('select hex(id) from events'): print(id.lower())";
+        let mut command = Tool::NostrRelay.command();
+        command
+            .args(["-c", READ])
+            .arg(self.folder.path().join("nostr.sqlite3"));
+        let said = run(&mut command, None).await.expect_success();
+        said.lines().map(str::to_owned).collect()
     }
 }
 

@@ -7,7 +7,9 @@
 //!
 //! Whether an answer may be cut off follows from what the relay has shown: one that is smaller than another one was, and
 //! smaller than every one that was proved to be cut off, is whole. Where only the largest answer so far speaks against
-//! it, one question without a filter may bring a larger one. Assumed of the relay: its cap does not grow smaller
+//! it, one question without a filter may bring a larger one. A relay that does not count `until` itself shows that by
+//! leaving out, below the oldest event seen, that one: it is asked for a second more, and again for the last second of
+//! each span that was begun before (of a relay that lists nothing at all nobody knows). Assumed of the relay: its cap does not grow smaller
 //! within one reading, it gives the newest first (NIP-01), and it does not cut answers off below [`CAP_LEAST`] events
 //! unless it was seen to. Worst case: one question for each second and kind and known author that is full.
 
@@ -64,6 +66,19 @@ pub(crate) struct Enumeration {
     gaps: Vec<Gap>,
     seen: Seen,
     authors: BTreeSet<Author>,
+    until: Until,
+    /// The last seconds of spans that were begun while nobody knew how the relay means `until`.
+    begun: Vec<Slice>,
+}
+
+/// How the relay means `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Unknown,
+    /// As NIP-01 has it.
+    Included,
+    /// Less than that.
+    Excluded,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +91,17 @@ enum Work {
     Kind(Slice),
     /// Some authors of one kind of one second. Whether other authors are accounted for.
     Authors(Slice, bool),
+}
+
+impl Work {
+    fn slice(&self) -> &Slice {
+        match self {
+            Self::Back(slice, _)
+            | Self::Doubt(slice, _)
+            | Self::Kind(slice)
+            | Self::Authors(slice, _) => slice,
+        }
+    }
 }
 
 /// What the relay's answers have shown of its cap.
@@ -120,17 +146,27 @@ impl Seen {
 
 impl Enumeration {
     pub(crate) fn new(slice: Slice) -> Self {
-        Self {
-            open: vec![Work::Back(slice, None)],
+        let mut enumeration = Self {
+            open: Vec::new(),
             shown: Shown::default(),
             gaps: Vec::new(),
             seen: Seen::default(),
             authors: BTreeSet::new(),
-        }
+            until: Until::Unknown,
+            begun: Vec::new(),
+        };
+        enumeration.add(slice);
+        enumeration
     }
 
     /// Goes on with another slice, with all that is known of the relay.
     pub(crate) fn add(&mut self, slice: Slice) {
+        if self.until == Until::Unknown && slice.until.is_some() {
+            self.begun.push(Slice {
+                since: slice.until,
+                ..slice.clone()
+            });
+        }
         self.open.push(Work::Back(slice, None));
     }
 
@@ -138,11 +174,42 @@ impl Enumeration {
     pub(crate) fn question(&self) -> Option<Question> {
         Some(match self.open.last()? {
             Work::Doubt(..) if self.shown.is_undecided() => Question::Anything,
-            Work::Back(slice, _)
-            | Work::Doubt(slice, _)
-            | Work::Kind(slice)
-            | Work::Authors(slice, _) => Question::Of(slice.clone()),
+            work => Question::Of(self.asked_for(work.slice())),
         })
+    }
+
+    /// The slice as it has to be asked for.
+    fn asked_for(&self, slice: &Slice) -> Slice {
+        let until = match self.until {
+            Until::Unknown | Until::Included => slice.until,
+            Until::Excluded => slice.until.map(|until| until.saturating_add(1)),
+        };
+        Slice {
+            until,
+            ..slice.clone()
+        }
+    }
+
+    /// Learns from the answer to `work` how the relay means `until`; says whether it has to be asked again.
+    fn mistook_until(&mut self, work: &Work, answer: &Answer) -> bool {
+        let Some(asked) = self.asked_for(work.slice()).until else {
+            return false;
+        };
+        let was = self.until;
+        if answer.listed.iter().any(|event| event.created_at == asked) {
+            self.until = Until::Included;
+            self.begun.clear();
+            return was == Until::Excluded;
+        }
+        // An event of that second was seen before: it belongs into this answer.
+        if was == Until::Unknown && matches!(work, Work::Back(_, Some(_))) {
+            self.until = Until::Excluded;
+            let last_seconds = std::mem::take(&mut self.begun).into_iter();
+            self.open
+                .extend(last_seconds.map(|second| Work::Back(second, None)));
+            return true;
+        }
+        false
     }
 
     /// How far back a span has come, where nothing else is open.
@@ -156,6 +223,11 @@ impl Enumeration {
     /// Asks no more.
     pub(crate) fn leave_rest(&mut self) {
         self.open.clear();
+    }
+
+    /// What is still to be asked.
+    pub(super) fn unread(&self) -> impl Iterator<Item = &Slice> {
+        self.open.iter().map(Work::slice)
     }
 
     /// Ids that were listed.
@@ -175,12 +247,7 @@ impl Enumeration {
                 self.shown.asked_for_anything = true;
                 self.open.push(Work::Doubt(slice, count));
             }
-            Some(
-                Work::Back(slice, _)
-                | Work::Doubt(slice, _)
-                | Work::Kind(slice)
-                | Work::Authors(slice, _),
-            ) => self.gaps.push(gap(&slice, why)),
+            Some(work) => self.gaps.push(gap(work.slice(), why)),
             None => {}
         }
     }
@@ -201,6 +268,11 @@ impl Enumeration {
             }
         }
         self.shown.largest = self.shown.largest.max(different.len());
+        let about_events = !matches!(work, Work::Doubt(..)) || !self.shown.is_undecided();
+        if about_events && self.mistook_until(&work, answer) {
+            self.open.push(work);
+            return new;
+        }
         match work {
             Work::Back(slice, before) => self.go_back(slice, before, answer, new),
             Work::Doubt(slice, count) => self.settle_doubt(slice, count, answer),

@@ -1,7 +1,8 @@
 //! The reading of capped relays, against an oracle that knows what each withheld.
 
 use proptest::prelude::{
-    Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_assume,
+    prop_oneof, proptest,
 };
 
 use super::*;
@@ -13,6 +14,8 @@ struct Capped {
     cap: usize,
     repeats: bool,
     unwanted: usize,
+    /// What happened at `until` itself is left out.
+    excludes_until: bool,
 }
 
 impl Capped {
@@ -22,7 +25,10 @@ impl Capped {
             .iter()
             .filter(|event| match question {
                 Question::Anything => true,
-                Question::Of(slice) => covers(slice, event),
+                Question::Of(slice) => {
+                    covers(slice, event)
+                        && !(self.excludes_until && slice.until == Some(event.created_at))
+                }
             })
             .copied()
             .collect();
@@ -99,6 +105,7 @@ fn a_cap_far_below_what_is_stated_withholds_nothing() {
         cap: 500,
         repeats: false,
         unwanted: 0,
+        excludes_until: false,
     };
     let (reading, gaps, questions) = read(&relay, kinds(&[1, 7]));
     assert!(gaps.is_empty(), "{gaps:?}");
@@ -121,6 +128,7 @@ fn few_events_of_one_second_are_whole_where_the_relay_gives_more_at_a_time() {
         cap: 500,
         repeats: false,
         unwanted: 0,
+        excludes_until: false,
     };
     let (_, gaps, _) = read(&relay, kinds(&[1]));
     assert!(gaps.is_empty(), "{gaps:?}");
@@ -138,6 +146,7 @@ fn a_relay_that_does_not_heed_until_is_not_believed() {
         cap: 7,
         repeats: false,
         unwanted: 0,
+        excludes_until: false,
     };
     let newest = relay.answer(&Question::Anything);
     let mut enumeration = Enumeration::new(kinds(&[1]));
@@ -162,11 +171,38 @@ fn a_relay_that_does_not_heed_until_is_not_believed() {
     assert!(!gaps.is_empty());
 }
 
+#[test]
+fn a_relay_that_leaves_out_the_last_second_is_asked_for_one_more() {
+    let relay = Capped {
+        // Three in a second, so that answers end in the middle of one.
+        events: (0..100)
+            .map(|n| event(n, 1_000 + u64::from(n) / 3, 1, 1))
+            .collect(),
+        cap: 10,
+        repeats: false,
+        unwanted: 0,
+        excludes_until: true,
+    };
+    let older = Slice {
+        until: Some(1_015),
+        ..kinds(&[1])
+    };
+    // Also where the first question names a last second.
+    let (reading, gaps, _) = read(&relay, older);
+    assert!(gaps.is_empty(), "{gaps:?}");
+    let missed = relay
+        .events
+        .iter()
+        .find(|event| event.created_at <= 1_015 && !reading.seen().contains(&event.id));
+    assert_eq!(missed, None);
+}
+
 fn relays() -> impl Strategy<Value = Capped> {
     let spread = prop_oneof![Just(3u64), Just(30), Just(3_000)];
     let events =
         spread.prop_flat_map(|spread| prop::collection::vec((0..spread, 0..3u16, 0..6u8), 0..120));
-    (events, 5..40usize, any::<bool>(), 0..3usize).prop_map(|(events, cap, repeats, unwanted)| {
+    let made = (events, 5..40usize, any::<bool>(), 0..3usize, any::<bool>());
+    made.prop_map(|(events, cap, repeats, unwanted, excludes_until)| {
         let events = (0u32..)
             .zip(events)
             .map(|(number, (time, kind, author))| event(number, 1_000 + time, kind, author));
@@ -175,6 +211,7 @@ fn relays() -> impl Strategy<Value = Capped> {
             cap,
             repeats,
             unwanted,
+            excludes_until,
         }
     })
 }
@@ -188,14 +225,18 @@ proptest! {
         relay in relays(),
         named in any::<bool>(),
         since in prop_oneof![Just(None), Just(Some(1_010))],
+        until in prop_oneof![Just(None), Just(Some(1_015))],
     ) {
         let authors: Vec<Author> = (0..6).map(|author| [author; 32]).collect();
         let slice = Slice {
             authors: named.then(|| Arc::from(authors)),
             since,
+            until,
             ..kinds(&[0, 1, 2])
         };
         let asked: Vec<Listed> = relay.events.iter().filter(|event| covers(&slice, event)).copied().collect();
+        // A relay that lists nothing at all does not show how it means `until`.
+        prop_assume!(!relay.excludes_until || asked.iter().any(|event| Some(event.created_at) != until));
         let (reading, gaps, _) = read(&relay, slice);
         for event in &asked {
             let listed = reading.seen().contains(&event.id);

@@ -108,6 +108,11 @@ impl Reading {
         Ok(read)
     }
 
+    /// What of the slice at hand is not read yet.
+    pub fn unread(&self) -> impl Iterator<Item = &Slice> {
+        self.enumeration.unread()
+    }
+
     /// What is not read yet is left to another time.
     pub fn leave_rest(&mut self) {
         self.enumeration.leave_rest();
