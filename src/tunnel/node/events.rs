@@ -52,6 +52,7 @@ impl Driver {
                 self.links.established(peer_id, made, &self.door);
                 if !self.links.is_only_relayed(&peer_id) {
                     self.dialler.reached_directly(&peer_id);
+                    self.reservations.connected(&peer_id, Instant::now());
                 }
                 self.dirty = true;
                 self.serve_waiting(peer_id);

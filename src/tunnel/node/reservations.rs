@@ -164,6 +164,14 @@ impl Reservations {
             .retain(|place| place.is_wanted() || place.listener.is_some());
     }
 
+    /// There is a new direct connection with this station: what it refused on an older one it may grant now, since a relay
+    /// decides by whom it knew when a connection was made. How often that happens is bounded by the pauses of dialling.
+    pub(super) fn connected(&mut self, relay: &PeerId, now: Instant) {
+        for place in self.0.iter_mut().filter(|place| place.relay == *relay) {
+            place.next = place.next.min(now);
+        }
+    }
+
     /// The network has changed: no pauses.
     pub(super) fn hurry(&mut self, now: Instant) {
         for place in &mut self.0 {
@@ -269,6 +277,21 @@ mod tests {
         places.offer(&left, now);
         assert!(places.ended(held[1], now, &random) && !places.ended(held[1], now, &random));
         assert_eq!(asked(&mut places, &relays, now).len(), 1, "the fourth one");
+    }
+
+    #[test]
+    fn who_was_refused_asks_at_once_on_a_new_connection() {
+        let (now, random) = (Instant::now(), Random::seeded(1));
+        let relays = [(); 2].map(|()| PeerId::random());
+        let mut places = Reservations::new(&[], now);
+        places.offer(&relays[..1], now);
+        for _ in 0..8 {
+            places.connected(&relays[0], now);
+            let held = asked(&mut places, &relays, now);
+            assert!(held.len() == 1 && places.ended(held[0], now, &random));
+        }
+        places.connected(&relays[1], now);
+        assert!(asked(&mut places, &relays, now).is_empty(), "another one's");
     }
 
     #[test]
