@@ -603,6 +603,7 @@ fn a_station_with_peers_syncs_at_start_and_again() {
         "{status}"
     );
     assert!(status["next_run_at"].is_string(), "{status}");
+    assert_eq!(status["next_run_why"], "schedule", "{status}");
     synced.stop();
 
     home.configure(&format!(

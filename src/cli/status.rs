@@ -6,6 +6,7 @@ use super::exit::{Exit, Failure};
 use super::table::{aligned, bytes, seconds, thousands};
 use crate::control::{self, StatusReport, TunnelsReport};
 use crate::live::{LiveReport, Opened};
+use crate::schedule::DueReason;
 use crate::tunnel::{CarrierKind, Path};
 
 pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result<Exit, Failure> {
@@ -45,10 +46,7 @@ fn as_text(report: &StatusReport) -> String {
             ),
         ],
         vec!["last run".into(), last_run(report)],
-        vec![
-            "next run".into(),
-            report.next_run_at.clone().unwrap_or_else(|| "none".into()),
-        ],
+        vec!["next run".into(), next_run(report)],
     ];
     let blocked = &report.blocked;
     if blocked.authors + blocked.events > 0 {
@@ -130,6 +128,21 @@ fn running(report: &StatusReport) -> String {
         (_, Some(since)) => format!("yes, since {since}"),
         _ => "no".into(),
     }
+}
+
+fn next_run(report: &StatusReport) -> String {
+    let Some(at) = &report.next_run_at else {
+        return "none by itself".into();
+    };
+    let why = match report.next_run_why {
+        Some(DueReason::Start) => "the station has started",
+        Some(DueReason::Schedule) => "by the schedule",
+        Some(DueReason::CatchUp) => "its time passed while the station was off",
+        Some(DueReason::Found) => "a station was found",
+        Some(DueReason::Missed) => "the last run did not reach everybody",
+        None => return at.clone(),
+    };
+    format!("{at}: {why}")
 }
 
 fn last_run(report: &StatusReport) -> String {

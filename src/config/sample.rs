@@ -145,8 +145,15 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #merge_into = "/home/captain/.zen/strfry/amisOfAmis.txt"
 
 [schedule]
-# How often to exchange with all peers; also at start. "0s" never does it by itself.
+# How often to exchange with all peers; also at start. "0s" never does it by itself. What was missed while the machine
+# slept or was off is made up for by one run.
 #every = "1h"
+# When to do it instead: minute, hour, day of the month, month, day of the week, by this machine's time zone or one that
+# is named after them ("0 3 * * * Europe/Paris"). At start then only if one was missed.
+#cron = "7 * * * *"
+# Each run begins up to so much later, at random, so that not all stations begin at once; at most a tenth of the time
+# between two runs.
+#jitter = "5m"
 
 [live]
 # Whether to keep links to other stations (and configured relays) open, over which new events go at once, and to take

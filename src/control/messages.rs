@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commands::TunnelsReport;
 use crate::live::LiveReport;
+use crate::schedule::DueReason;
 use crate::sync::{Outcome, RunReport, TriggerError};
 use crate::transfer::TransferProgress;
 
@@ -138,6 +139,8 @@ pub struct StatusReport {
     pub run_in_progress: bool,
     /// RFC 3339, UTC; `null` if none is scheduled.
     pub next_run_at: Option<String>,
+    /// Why it is due then; `null` if none is scheduled.
+    pub next_run_why: Option<DueReason>,
     /// The last run; `null` if there was none.
     pub last_run: Option<RunReport>,
     /// Why nothing may be shared at present; `null` if it may.

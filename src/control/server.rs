@@ -32,6 +32,7 @@ use crate::ingest::Ingest;
 use crate::limits::HISTORY_RUNS_MAX;
 use crate::live::LiveBoard;
 use crate::peer::PeerId;
+use crate::schedule::NextRuns;
 use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
@@ -69,8 +70,8 @@ pub struct ControlContext {
     pub clock: Clock,
     /// What the station is.
     pub facts: watch::Receiver<StationFacts>,
-    /// Unix seconds of the next scheduled run.
-    pub next_run: watch::Receiver<Option<u64>>,
+    /// When the next run is due.
+    pub next_runs: watch::Receiver<NextRuns>,
     /// The PeerID that others know the station by.
     pub known_as: watch::Receiver<PeerId>,
     /// The station's tunnels, or why there are none.
@@ -184,7 +185,7 @@ async fn get_status(
 pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandError> {
     let facts = context.facts.borrow().clone();
     let peer_id = context.known_as.borrow().to_string();
-    let next_run = *context.next_run.borrow();
+    let next_run = context.next_runs.borrow().next();
     let halted = context.halted.borrow().clone();
     let live = context.live.report();
     let tunnels = context.tunnels.borrow().clone();
@@ -213,7 +214,8 @@ pub async fn status(context: &ControlContext) -> Result<StatusReport, CommandErr
             },
             store_bytes: store.sizes().1,
             run_in_progress: runner.is_running(),
-            next_run_at: next_run.map(rfc3339),
+            next_run_at: next_run.map(|due| rfc3339(due.at)),
+            next_run_why: next_run.map(|due| due.why),
             last_run,
             halted,
             live,

@@ -50,6 +50,11 @@ impl DataDirectory {
         self.state().join("constellation.json")
     }
 
+    /// When a run by the timetable last took place.
+    pub fn schedule(&self) -> PathBuf {
+        self.state().join("schedule.json")
+    }
+
     /// Services that commands exposed and opened.
     pub fn services(&self) -> PathBuf {
         self.state().join("services.json")

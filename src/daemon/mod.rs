@@ -11,6 +11,7 @@ mod calibration;
 mod directory;
 mod live;
 mod relay;
+mod runs;
 mod scope;
 mod service;
 mod station;

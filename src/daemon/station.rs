@@ -3,6 +3,7 @@
 //! `run`, `demo` and commands on a station that is not running all open it here; they differ only in what they start
 //! on top. Invariant: the kernel lock is taken before anything else is touched, and let go after the store is closed.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use constellation_eventstore::OpenError;
@@ -23,6 +24,7 @@ use crate::peer::{PeerId, Visitors};
 use crate::random::Random;
 use crate::relay_client::{Dialer, NostrKey};
 use crate::relay_server::RelayContext;
+use crate::schedule::NextRuns;
 use crate::sync::{
     FileLock, LockError, Neighbours, RunContext, Runner, Surroundings, SyncOptions, SyncRequest,
 };
@@ -85,7 +87,7 @@ pub struct Station {
     /// Commands that are being carried out for other processes.
     commands: TaskGroup,
     facts: watch::Sender<StationFacts>,
-    next_run: watch::Sender<Option<u64>>,
+    next_runs: watch::Sender<NextRuns>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
     /// Peers that were found, and configured ones that are out.
     found: watch::Receiver<Arc<Neighbours>>,
@@ -195,7 +197,7 @@ impl Station {
             accepting: tasks_accepting,
             commands: control_tasks.clone(),
             facts,
-            next_run: watch::Sender::new(None),
+            next_runs: watch::Sender::default(),
             sync_options,
             found: followed,
             halted,
@@ -243,7 +245,7 @@ impl Station {
             runner: self.runner.clone(),
             clock: self.clock.clone(),
             facts: self.facts.subscribe(),
-            next_run: self.next_run.subscribe(),
+            next_runs: self.next_runs.subscribe(),
             known_as: self.known_as.subscribe(),
             trust_files: self.trust_files.clone(),
             tunnels: self.tunnels.subscribe(),
@@ -337,9 +339,14 @@ impl Station {
         &self.tasks
     }
 
-    /// Tells commands when the next run is due, in Unix seconds.
-    pub fn next_run_sender(&self) -> watch::Sender<Option<u64>> {
-        self.next_run.clone()
+    /// Tells commands when the next run is due.
+    pub(super) fn next_runs(&self) -> watch::Sender<NextRuns> {
+        self.next_runs.clone()
+    }
+
+    /// Where it is kept when a run by the timetable last took place.
+    pub(super) fn schedule_record(&self) -> PathBuf {
+        self.directory.schedule()
     }
 
     /// What commands are told of the station.
