@@ -96,6 +96,9 @@ pub const DOWNLOAD_BYTES_MAX: usize = 8 << 20;
 /// Events asked for at a time where a relay lists whole events: what most give, and far from what makes strfry drop a
 /// reader.
 pub const LISTED_AT_A_TIME: usize = 500;
+
+/// Transfer: events in one answer, repeated ones among them. Some relays give all they have, whatever is asked.
+pub const ANSWER_EVENTS_MAX: usize = 500_000;
 /// Size of an event before any was seen.
 pub const EVENT_BYTES_GUESSED: usize = 1_024;
 /// How often a peer is asked for one id in a pass, refusals for the moment and answers that were cut off included.
@@ -318,6 +321,12 @@ pub const GIFT_WRAP_DATED_BACK: Duration = Duration::from_secs(2 * 24 * 3600);
 pub const WHOLE_HISTORY_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Windows: events of the whole history that one run reads.
 pub const HISTORY_EVENTS_PER_RUN: usize = 20_000;
+/// Windows: as many at least of each list of authors into which it is divided.
+pub const HISTORY_EVENTS_LEAST: usize = 500;
+/// How long it is remembered what messages a peer was found to take.
+pub const LEARNT_REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
+/// After so many exchanges in a row without an answer to NIP-77 a peer that spoke it is taken for one that does not.
+pub const SILENT_TO_NIP77_MAX: u32 = 3;
 /// Windows: authors whose profiles a run looks for besides.
 pub const PROFILES_ASKED_MAX: usize = 2_000;
 /// Authors named in one filter: 27 kB.

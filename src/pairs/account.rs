@@ -26,6 +26,8 @@ pub enum Left {
     Postponed,
     /// The other side said that it took it, and does not list it.
     Shadowed,
+    /// The other side may have deletions that could not be moved to the holder first: it might get back what it deleted.
+    MayBeDeleted,
     /// It is not in the direction that was asked for, or moving broke off before it.
     Untried,
 }
@@ -40,6 +42,9 @@ impl Left {
             Self::TooLargeForOther => format!("larger than the messages that {other} takes"),
             Self::Postponed => "not moved: too fast for a relay, again and again".to_owned(),
             Self::Shadowed => format!("accepted by {other}, but still missing there"),
+            Self::MayBeDeleted => {
+                format!("not given to {other}: not all that {other} deleted is known")
+            }
             Self::Untried => "not tried".to_owned(),
         }
     }

@@ -4,12 +4,14 @@
 //! decided by `transfer::windows` (D6). An event is believed to exist where it is listed; it is verified when it is
 //! moved. Bounded: ids kept, pauses. Worst case: the whole slice is sent to us once.
 
+use std::collections::HashSet;
+
 use constellation_event::{EventLimits, UnverifiedEvent};
 use constellation_reconcile::{Item, VecSet};
 use nostr::filter::Filter;
 
 use super::pace::Pace;
-use crate::limits::{LISTED_AT_A_TIME, NOTICED_PATIENCE};
+use crate::limits::{ANSWER_EVENTS_MAX, LISTED_AT_A_TIME, NOTICED_PATIENCE};
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::RequestEnd;
 use crate::transfer::windows::{Answer, Enumeration, Listed, Question};
@@ -90,21 +92,37 @@ async fn ask(line: Line<'_>, question: &Question) -> Result<Ended, TransferError
         let mut request = line.in_time(asked).await?;
         let mut answer = Answer::default();
         let mut batch = Vec::new();
+        let mut listed = HashSet::new();
         loop {
-            let complained = *notices.borrow_and_update() > notices_before && answer.count == 0;
+            let noticed = *notices.borrow_and_update() > notices_before && answer.count == 0;
+            let complained = noticed
+                && line
+                    .conversation
+                    .notices()
+                    .last()
+                    .is_some_and(|text| Complaint::may_be(text));
             let end = tokio::select! {
                 biased;
-                end = line.answered(request.next_batch(&mut batch, EVENTS_PER_BATCH)) => end?,
+                end = line.answered(request.next_batch(&mut batch, EVENTS_PER_BATCH)) => match end {
+                    // Whatever its words mean: it said something, and then no more.
+                    Err(TransferError::Timeout) if noticed => return Ok(by_notice(line)),
+                    end => end?,
+                },
                 Ok(()) = notices.changed() => continue,
                 () = tokio::time::sleep(NOTICED_PATIENCE), if complained => {
-                    let text = line.conversation.notices().pop().unwrap_or_default();
-                    return Ok(refusal(ReasonPrefix::parse(&text), &text));
+                    return Ok(by_notice(line));
                 }
             };
             for json in std::mem::take(&mut batch) {
                 answer.count += 1;
+                if answer.count > ANSWER_EVENTS_MAX {
+                    return Err(TransferError::Refused(format!(
+                        "it sent more than {ANSWER_EVENTS_MAX} events where at most {limit} were asked for"
+                    )));
+                }
                 if let Ok(event) = UnverifiedEvent::parse(&json, &EventLimits::default())
                     && event.matches(&matching)
+                    && listed.insert(event.id())
                 {
                     answer.listed.push(Listed {
                         id: event.id(),
@@ -129,6 +147,12 @@ async fn ask(line: Line<'_>, question: &Question) -> Result<Ended, TransferError
             }
         }
     }
+}
+
+/// The last notice, taken for the answer.
+fn by_notice(line: Line<'_>) -> Ended {
+    let text = line.conversation.notices().pop().unwrap_or_default();
+    refusal(ReasonPrefix::parse(&text), &text)
 }
 
 fn refusal(prefix: ReasonPrefix, text: &str) -> Ended {

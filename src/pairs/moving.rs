@@ -284,14 +284,14 @@ impl Moving<'_, '_> {
                 }
             };
             let id = event.id();
-            let (json, limit) = (event.json(), self.to.limits.message_bytes_max);
+            let json = event.json();
             let why = if event.class() == KindClass::Ephemeral {
                 Some(Left::Rejected(Rejection::OutOfScope))
             } else if event.is_protected() {
                 Some(Left::Rejected(Rejection::Protected))
             } else if event.expiration().is_some_and(|expires| expires <= now) {
                 Some(Left::Rejected(Rejection::Expired))
-            } else if limit.is_some_and(|bytes| json.len() + EVENT_ENVELOPE_BYTES > bytes) {
+            } else if !self.to.limits.takes(json.len() + EVENT_ENVELOPE_BYTES) {
                 Some(Left::TooLargeForOther)
             } else {
                 None

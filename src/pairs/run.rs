@@ -74,6 +74,7 @@ pub async fn run(context: &PairContext, request: &PairRequest) -> PairReport {
         accounts: Default::default(),
         at_first: None,
         last: None,
+        is_withheld: [false, false],
         errors: [None, None],
     };
     let started = (context.clock.rfc3339(), context.clock.monotonic());
@@ -96,6 +97,8 @@ struct Pair<'r> {
     /// How many each had alone at first.
     at_first: Option<[usize; 2]>,
     last: Option<Differing>,
+    /// By who has the events: whether the other side may have deleted some of them, and that is not known here.
+    is_withheld: [bool; 2],
     errors: [Option<Failure>; 2],
 }
 
@@ -170,10 +173,23 @@ impl Pair<'_> {
                 .collect();
             if !deletions.is_empty() {
                 let deletions = self.slices(KindSet::Only(deletions));
-                self.passes(&sides, &deletions, false).await?;
+                let left = self.passes(&sides, &deletions, false).await?;
+                self.is_withheld =
+                    Party::BOTH.map(|holder| self.may_hide_a_deletion(holder.other(), &left));
             }
         }
-        self.passes(&sides, &whole, true).await
+        self.passes(&sides, &whole, true).await?;
+        Ok(())
+    }
+
+    /// Whether `holder` may have deletions that were to be moved, and were not for now.
+    fn may_hide_a_deletion(&self, holder: Party, left: &Differing) -> bool {
+        let account = &self.accounts[holder.index()];
+        let mut only = left.only[holder.index()].iter();
+        self.request.task.towards().takes_from(holder)
+            && (left.is_cut_off
+                || !left.gaps[holder.index()].is_empty()
+                || only.any(|id| matches!(account.why(id), Left::Postponed | Left::Untried)))
     }
 
     /// What is compared, at once where relays bear it.
@@ -194,19 +210,20 @@ impl Pair<'_> {
         slices.collect()
     }
 
-    /// Compares and moves in turn, until a comparison finds nothing that is worth a try.
+    /// Compares and moves in turn, until a comparison finds nothing that is worth a try; gives that comparison.
     async fn passes(
         &mut self,
         sides: &[Side; 2],
         slices: &[Slice],
         is_everything: bool,
-    ) -> Result<(), Vec<(Party, Broken)>> {
+    ) -> Result<Differing, Vec<(Party, Broken)>> {
         let only_one = |(party, broken)| vec![(party, broken)];
         // Also while deletions are looked at: a relay may compare more than it was asked to.
         let shared = self.slices(self.request.kinds.clone());
         let filters: Vec<Filter> = shared.iter().map(Slice::filter).collect();
         let mut step = Step::Reconcile;
         let mut looked_again = false;
+        let mut last = Differing::default();
         for _ in 0..RECONCILE_PASSES_MAX {
             let differing = compare(sides, slices, step).await.map_err(only_one)?;
             if is_everything {
@@ -219,12 +236,13 @@ impl Pair<'_> {
                 self.last = Some(differing.clone());
             }
             let PairTask::Mirror(towards) = self.request.task else {
-                return Ok(());
+                return Ok(differing);
             };
             let wanted = Party::BOTH.map(|holder| -> Vec<Id> {
                 let only = differing.only[holder.index()].iter().copied();
                 let account = &self.accounts[holder.index()];
-                only.filter(|id| towards.takes_from(holder) && account.is_open(id))
+                let is_withheld = is_everything && self.is_withheld[holder.index()];
+                only.filter(|id| towards.takes_from(holder) && account.is_open(id) && !is_withheld)
                     .collect()
             });
             if wanted.iter().all(Vec::is_empty) {
@@ -236,9 +254,10 @@ impl Pair<'_> {
                 if is_awaited && !std::mem::replace(&mut looked_again, true) {
                     // Some commit a moment after their OK.
                     tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                    last = differing;
                     continue;
                 }
-                return Ok(());
+                return Ok(differing);
             }
             let means = Means {
                 verifier: &self.verifier,
@@ -252,8 +271,9 @@ impl Pair<'_> {
                 moved.map_err(only_one)?;
             }
             step = Step::Confirm;
+            last = differing;
         }
-        Ok(())
+        Ok(last)
     }
 
     fn outcome(&self) -> PairOutcome {
@@ -333,7 +353,10 @@ impl Pair<'_> {
             }
             let mut by_reason: BTreeMap<Left, Vec<&Id>> = BTreeMap::new();
             for id in &last.only[side] {
-                let why = self.accounts[side].why(id);
+                let why = match self.accounts[side].why(id) {
+                    Left::Untried if self.is_withheld[side] => Left::MayBeDeleted,
+                    why => why,
+                };
                 by_reason.entry(why).or_default().push(id);
             }
             let other = NAMES[party.other().index()];

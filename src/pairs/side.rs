@@ -105,7 +105,7 @@ impl Side {
         traffic: &Arc<Traffic>,
     ) -> Result<Self, Broken> {
         let deadline = reaching.connect_deadline;
-        let opened = open_peer(reaching.dialer, address, deadline, None, reaching.tasks).await;
+        let opened = open_peer(reaching.dialer, address, deadline, reaching.tasks).await;
         let Opened {
             conversation,
             limits,

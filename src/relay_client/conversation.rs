@@ -127,8 +127,8 @@ pub struct ConversationCounters {
     pub bytes_in: u64,
     /// Bytes of messages sent.
     pub bytes_out: u64,
-    /// Bytes of the largest message sent.
-    pub largest_out: usize,
+    /// Bytes of the largest message sent in the last seconds.
+    pub largest_lately: usize,
     /// Events delivered to requests.
     pub events: u64,
     /// Well-formed messages that nobody waits for (any more).

@@ -12,12 +12,11 @@
 //! [`ConversationLimits::write_stall`]: super::conversation::ConversationLimits::write_stall
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::conversation::ConversationError;
 use super::negotiation::NegReply;
@@ -146,8 +145,8 @@ async fn write(
     shared: &Shared,
 ) -> Result<(), ConversationError> {
     count(&shared.counters.bytes_out, text.len());
-    let largest = &shared.counters.largest_out;
-    largest.fetch_max(text.len(), Ordering::Relaxed);
+    let largest = &shared.counters.largest_lately;
+    largest.sent(text.len(), Instant::now());
     in_time(sender.feed(text), shared).await
 }
 
@@ -361,7 +360,7 @@ fn mentions_negentropy(notice: &str) -> bool {
 }
 
 /// Whether a notice may be a complaint about a message, rather than a greeting or news.
-fn complains(notice: &str) -> bool {
+pub(crate) fn complains(notice: &str) -> bool {
     const WORDS: [&str; 16] = [
         "neg",
         "unknown",

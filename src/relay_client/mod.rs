@@ -26,6 +26,7 @@ mod subscription;
 pub use connect::{ConnectError, ConnectOptions, connect, connect_over, dial};
 pub use conversation::{Conversation, ConversationCounters, ConversationError, ConversationLimits};
 pub use dial::{Dial, Dialer, Dialling};
+pub(crate) use driver::complains;
 pub use negotiation::{NegReply, Negotiation, NegotiationBusy};
 pub use nostr_key::{NostrKey, NostrKeyError};
 pub use publication::{PendingPublication, Publication, PublishError};

@@ -5,10 +5,12 @@
 //! The lock is held for look-ups only, never over a wait.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::conversation::{ConversationCounters, ConversationError, ConversationLimits};
 use super::negotiation::NegReply;
@@ -41,7 +43,7 @@ pub(super) struct Shared {
 pub(super) struct Counters {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
-    pub(super) largest_out: AtomicUsize,
+    pub(super) largest_lately: LargestLately,
     pub(super) events: AtomicU64,
     pub(super) unsolicited: AtomicU64,
     pub(super) garbage: AtomicU64,
@@ -52,11 +54,50 @@ impl Counters {
         ConversationCounters {
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
-            largest_out: self.largest_out.load(Ordering::Relaxed),
+            largest_lately: self.largest_lately.now(Instant::now()),
             events: self.events.load(Ordering::Relaxed),
             unsolicited: self.unsolicited.load(Ordering::Relaxed),
             garbage: self.garbage.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// How long a message counts as sent lately: whoever hangs up because of it does so within that.
+const LATELY: Duration = Duration::from_secs(5);
+
+/// The largest message that was sent lately: between once and twice [`LATELY`] ago at the earliest.
+#[derive(Debug, Default)]
+pub(super) struct LargestLately(Mutex<Largest>);
+
+#[derive(Debug, Default)]
+struct Largest {
+    since: Option<Instant>,
+    now: usize,
+    before: usize,
+}
+
+impl LargestLately {
+    pub(super) fn sent(&self, bytes: usize, now: Instant) {
+        let mut largest = self.turned(now);
+        largest.now = largest.now.max(bytes);
+    }
+
+    fn now(&self, now: Instant) -> usize {
+        let largest = self.turned(now);
+        largest.now.max(largest.before)
+    }
+
+    fn turned(&self, now: Instant) -> MutexGuard<'_, Largest> {
+        // Three numbers, whole after every line.
+        let mut largest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *largest.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(since);
+        if passed >= LATELY {
+            let is_over = passed >= LATELY * 2;
+            largest.before = if is_over { 0 } else { largest.now };
+            (largest.now, largest.since) = (0, Some(now));
+        }
+        largest
     }
 }
 
@@ -389,4 +430,21 @@ async fn permits(semaphore: &Arc<Semaphore>, wanted: usize, all: usize) -> Owned
         .acquire_many_owned(wanted)
         .await
         .expect("these semaphores are never closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_long_ago_is_not_the_reason_for_a_hang_up() {
+        let (largest, begun) = (LargestLately::default(), Instant::now());
+        assert_eq!(largest.now(begun), 0);
+        largest.sent(100_000, begun);
+        largest.sent(10, begun + LATELY / 2);
+        assert_eq!(largest.now(begun + LATELY), 100_000);
+        largest.sent(20, begun + LATELY);
+        assert_eq!(largest.now(begun + LATELY * 2), 20);
+        assert_eq!(largest.now(begun + LATELY * 9), 0);
+    }
 }

@@ -25,6 +25,8 @@ pub(super) struct Comparison {
     size: Size,
     /// What the peer says that it compares at most, with some to spare.
     stated: Option<u64>,
+    /// Slices of that size in a row that it did compare: it may compare larger ones by now.
+    borne: u32,
     outcome: Outcome,
     sums: Sums,
     /// Slices that could not be made smaller and were too big, since one was not; `None`: none ever was not.
@@ -58,6 +60,7 @@ impl Comparison {
             spans,
             size: Size::Whole,
             stated: None,
+            borne: 0,
             outcome: Outcome::Converged,
             sums: Sums::default(),
             refused_in_a_row: None,
@@ -132,6 +135,13 @@ impl Comparison {
         self.size = match self.size {
             Size::Whole => Size::Whole,
             Size::Events(events) => {
+                if let Some(stated) = self.stated.filter(|stated| events >= *stated) {
+                    self.borne += 1;
+                    if self.borne >= BORNE_TO_GROW {
+                        self.stated = Some(stated.saturating_mul(2));
+                        self.borne = 0;
+                    }
+                }
                 let most = self.stated.unwrap_or(u64::MAX);
                 Size::Events(events.saturating_mul(2).min(most))
             }
@@ -165,7 +175,8 @@ impl Comparison {
             .saturating_add(1);
         if seconds > 1 {
             if let Some(cap) = cap {
-                self.stated = Some((cap * 4 / 5).max(1));
+                self.stated = Some((cap / 5).saturating_mul(4).max(STATED_LEAST));
+                self.borne = 0;
             }
             let ours = count_of(transfer, slice).await.unwrap_or(0);
             let fewer = self.stated.unwrap_or(u64::MAX).min(ours / 2);
@@ -200,6 +211,12 @@ impl Comparison {
         }
     }
 }
+
+/// What a relay states is believed down to here: less would cost a question for every few events. What really is too
+/// big is halved all the same.
+const STATED_LEAST: u64 = 200;
+/// After so many slices that it bore, a relay is asked for more than it states.
+const BORNE_TO_GROW: u32 = 16;
 
 /// After so many a relay means something else than size.
 const REFUSED_IN_A_ROW_MAX: u32 = 100;

@@ -78,6 +78,7 @@ pub async fn exchange(
 ) {
     let started = context.clock.unix_seconds();
     let mut way = None;
+    let mut has_hung_up = false;
     let mut in_vain = 0;
     loop {
         let before = (tally.stored, tally.uploaded, tally.downloaded);
@@ -85,7 +86,7 @@ pub async fn exchange(
             Ok(outcome) => {
                 report.outcome = outcome;
                 report.error = None;
-                if outcome == Outcome::Converged && !plan.dry_run {
+                if outcome == Outcome::Converged && plan.is_whole && !plan.dry_run {
                     remembered.last_success = Some(started);
                 }
                 return;
@@ -109,6 +110,12 @@ pub async fn exchange(
         } else {
             1
         };
+        let hung_up = matches!(way, Some(Way::Comparing(_)))
+            && (report.step, report.rounds) == (Step::Reconcile, 0);
+        if failed.is_transient && in_vain >= ATTEMPTS_MAX && hung_up && !has_hung_up {
+            (way, has_hung_up, in_vain) = (Some(Way::HungUp), true, 0);
+            continue;
+        }
         if !failed.is_transient || in_vain >= ATTEMPTS_MAX {
             if let Some(Way::Windows(windows)) = &way {
                 windows.leave_rest(&why, tally);
@@ -131,6 +138,8 @@ struct FailedAttempt {
 /// By which way the sets are made equal, and how far that is.
 enum Way {
     Comparing(Comparison),
+    /// It hung up each time it was asked to compare.
+    HungUp,
     Windows(Windows),
 }
 
@@ -224,11 +233,11 @@ fn learn(remembered: &mut Remembered, transfer: &Transfer, error: &TransferError
         return;
     }
     let smaller = transfer.limits.messages_half_as_large();
-    let largest = transfer.conversation.counters().largest_out;
+    let largest = transfer.conversation.counters().largest_lately;
     if let Some(smaller) = smaller
         && largest > smaller
     {
-        remembered.message_bytes_max = Some(smaller);
+        remembered.takes_only(smaller, transfer.clock.unix_seconds());
     }
 }
 
@@ -244,6 +253,11 @@ async fn make_equal(
     loop {
         match way {
             None => *way = Some(first_way(transfer, plan, remembered, now)),
+            Some(Way::HungUp) if may_speak_none(transfer, remembered) => {
+                tracing::info!(peer = %plan.address, "it is read by windows, as it hangs up on NIP-77");
+                *way = Some(windows(transfer, plan, remembered, now));
+            }
+            Some(Way::HungUp) => *way = None,
             Some(Way::Windows(windows)) => {
                 report.method = "windows".to_owned();
                 return windows
@@ -253,7 +267,7 @@ async fn make_equal(
             Some(Way::Comparing(comparison)) => {
                 let (step, error) = match comparison.go_on(transfer, plan, report, tally).await {
                     Ok(outcome) => {
-                        remembered.without_nip77_since = None;
+                        remembered.compared();
                         return Ok(outcome);
                     }
                     Err(failed) => failed,
@@ -265,7 +279,12 @@ async fn make_equal(
                         let authors = author_lists(transfer, plan, remembered);
                         Some(Way::Comparing(Comparison::of(&whole(plan), authors)))
                     }
-                    error if speaks_no_nip77(&error, step, report) => {
+                    error
+                        if speaks_no_nip77(&error, step, report)
+                            && (matches!(error, TransferError::NoNip77(_))
+                                || wants_to_know_us(&error)
+                                || may_speak_none(transfer, remembered)) =>
+                    {
                         tracing::info!(peer = %plan.address, %error, "it is read by windows");
                         if !wants_to_know_us(&error) {
                             remembered.without_nip77_since = Some(now);
@@ -334,6 +353,12 @@ fn speaks_no_nip77(error: &TransferError, step: Step, report: &PeerReport) -> bo
         }
         _ => false,
     }
+}
+
+/// Whether a peer that did not answer may be one without NIP-77: no station is, and one that was compared with before only
+/// after some times. They are busy, and windows would pass over what is older.
+fn may_speak_none(transfer: &Transfer, remembered: &mut Remembered) -> bool {
+    !transfer.limits.is_station && remembered.did_not_answer()
 }
 
 /// Whether the relay refuses whoever it does not know: that says nothing of NIP-77.

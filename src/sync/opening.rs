@@ -24,6 +24,19 @@ pub(crate) struct Opened {
     pub(crate) limits: PeerLimits,
 }
 
+impl Opened {
+    /// With what it was found to take, if anything was.
+    fn with_learnt(self, message_bytes: Option<usize>) -> Self {
+        let Some(bytes) = message_bytes else {
+            return self;
+        };
+        Self {
+            limits: self.limits.with_learnt(bytes),
+            ..self
+        }
+    }
+}
+
 /// Why it was not reached, and whether another attempt may help.
 pub(crate) struct NotOpened {
     pub(crate) failure: Failure,
@@ -36,9 +49,10 @@ pub(super) async fn open(
     remembered: &Remembered,
 ) -> Result<Opened, NotOpened> {
     let deadline = context.deadlines.connect;
+    let learnt = remembered.message_bytes_at(context.clock.unix_seconds());
     let Some(bandwidth) = plan.bandwidth else {
-        let (dialer, most) = (&*context.dialer, remembered.message_bytes_max);
-        return open_peer(dialer, &plan.address, deadline, most, &context.tasks).await;
+        let opened = open_peer(&*context.dialer, &plan.address, deadline, &context.tasks).await?;
+        return Ok(opened.with_learnt(learnt));
     };
     let dialer = Throttled {
         dialer: &*context.dialer,
@@ -46,22 +60,15 @@ pub(super) async fn open(
     };
     // A message that takes longer than an answer may would look like silence.
     let in_time = bandwidth.bytes_in(context.deadlines.step / 4);
-    let message_bytes_max = Some(
-        remembered
-            .message_bytes_max
-            .map_or(in_time, |most| most.min(in_time)),
-    );
-    open_peer(
-        &dialer,
-        &plan.address,
-        deadline,
-        message_bytes_max,
-        &context.tasks,
-    )
-    .await
+    let opened = open_peer(&dialer, &plan.address, deadline, &context.tasks).await?;
+    let opened = opened.with_learnt(learnt);
+    Ok(Opened {
+        limits: opened.limits.with_messages_of(in_time),
+        ..opened
+    })
 }
 
-/// Opens a conversation with whoever is at `address`; `message_bytes_max` is what it was found to take, if anything was.
+/// Opens a conversation with whoever is at `address`.
 ///
 /// Cancel safe.
 ///
@@ -71,7 +78,6 @@ pub(crate) async fn open_peer(
     dialer: &dyn Dial,
     address: &PeerAddress,
     deadline: Duration,
-    message_bytes_max: Option<usize>,
     tasks: &TaskGroup,
 ) -> Result<Opened, NotOpened> {
     let options = ConnectOptions {
@@ -100,10 +106,6 @@ pub(crate) async fn open_peer(
         is_transient: matches!(error, ConnectError::Refused | ConnectError::Network(_)),
     })?;
     let limits = PeerLimits::of(information.as_ref());
-    let limits = match message_bytes_max {
-        Some(bytes) => limits.with_messages_of(bytes),
-        None => limits,
-    };
     let bounds = ConversationLimits {
         requests_max: limits.requests_max,
         ..ConversationLimits::default()

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{PEERS_REMEMBERED, REST_FIRST, REST_MAX, RESTS_AFTER_FAILURES};
+use crate::limits::{
+    LEARNT_REMEMBERED, PEERS_REMEMBERED, REST_FIRST, REST_MAX, RESTS_AFTER_FAILURES,
+    SILENT_TO_NIP77_MAX,
+};
 use crate::random::Random;
 use crate::state_file;
 
@@ -25,6 +28,12 @@ pub struct Remembered {
     pub without_nip77_since: Option<u64>,
     /// The largest message that it was found to take, in bytes.
     pub message_bytes_max: Option<usize>,
+    /// When that was found out.
+    pub message_bytes_found_at: Option<u64>,
+    /// It was compared with by NIP-77.
+    pub spoke_nip77: bool,
+    /// Exchanges in a row in which it did not answer NIP-77, though it once did.
+    pub silent_to_nip77: u32,
     /// Most of what it lists is by authors that we do not share: it is asked by author.
     pub asked_by_author: bool,
     /// When an exchange with it last converged.
@@ -33,6 +42,8 @@ pub struct Remembered {
     pub history: HistoryRead,
     /// Exchanges in a row that did not reach it.
     pub failures: u32,
+    /// Its last exchange was cut off when its time was up: others have their turn before it.
+    pub was_cut_off: bool,
     /// Until when it is left alone by scheduled runs.
     pub rests_until: Option<u64>,
     /// When it was last met.
@@ -50,6 +61,31 @@ pub struct HistoryRead {
 }
 
 impl Remembered {
+    /// The largest message that it was found to take lately: a limit may be lifted, or have been something else.
+    pub fn message_bytes_at(&self, now: u64) -> Option<usize> {
+        let found_at = self.message_bytes_found_at?;
+        let is_fresh = now.saturating_sub(found_at) < LEARNT_REMEMBERED.as_secs();
+        self.message_bytes_max.filter(|_| is_fresh)
+    }
+
+    /// The peer broke off after a message that was larger than this.
+    pub fn takes_only(&mut self, bytes: usize, now: u64) {
+        (self.message_bytes_max, self.message_bytes_found_at) = (Some(bytes), Some(now));
+    }
+
+    /// It was compared with by NIP-77.
+    pub fn compared(&mut self) {
+        (self.spoke_nip77, self.silent_to_nip77) = (true, 0);
+        self.without_nip77_since = None;
+    }
+
+    /// It did not answer NIP-77. Whether that shows that it does not speak it: one failure of a peer that did so before
+    /// does not.
+    pub fn did_not_answer(&mut self) -> bool {
+        self.silent_to_nip77 = self.silent_to_nip77.saturating_add(1);
+        !self.spoke_nip77 || self.silent_to_nip77 >= SILENT_TO_NIP77_MAX
+    }
+
     /// The peer was reached.
     pub fn was_reached(&mut self, now: u64) {
         self.failures = 0;
@@ -145,6 +181,28 @@ mod tests {
         assert!(rests[11].is_some_and(|rest| rest <= REST_MAX.as_secs() * 5 / 4));
         peer.was_reached(2_000);
         assert_eq!((peer.failures, peer.rests_until), (0, None));
+    }
+
+    #[test]
+    fn what_was_found_out_of_a_peer_is_tried_again_after_a_day() {
+        let mut peer = Remembered::default();
+        peer.takes_only(4_096, 1_000);
+        assert_eq!(peer.message_bytes_at(1_001), Some(4_096));
+        let later = 1_000 + LEARNT_REMEMBERED.as_secs();
+        assert_eq!(peer.message_bytes_at(later), None);
+    }
+
+    #[test]
+    fn a_peer_that_spoke_nip77_is_not_read_by_windows_for_one_silence() {
+        let mut peer = Remembered::default();
+        assert!(peer.did_not_answer(), "a stranger");
+        peer.compared();
+        for _ in 1..SILENT_TO_NIP77_MAX {
+            assert!(!peer.did_not_answer());
+        }
+        assert!(peer.did_not_answer(), "it was changed");
+        peer.compared();
+        assert!(!peer.did_not_answer());
     }
 
     #[test]

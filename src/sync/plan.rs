@@ -27,6 +27,8 @@ pub struct ExchangePlan {
     pub until: Option<u64>,
     /// Nothing special was asked for: where the whole history cannot be compared, windows are chosen (D9).
     pub is_automatic: bool,
+    /// Neither kinds, authors nor direction were named for this run alone: what it achieves counts for the next one.
+    pub is_whole: bool,
     /// Compare only.
     pub dry_run: bool,
     /// How fast bytes may go, each way.
@@ -126,6 +128,13 @@ pub fn plan(
         // Kinds named for this run or peer stand for those of the scope, its private messages included.
         let dms = request.dms || (scope.dms && named.is_none());
         let kinds = kind_set(named.or(scope.kinds.as_ref()), dms)?;
+        let is_narrowed = request.kinds.is_some()
+            || request.authors.is_some()
+            || request
+                .direction
+                .is_some_and(|direction| direction != peer.direction);
+        let is_automatic =
+            !request.full && request.days.is_none() && (since, until) == (None, None);
         let whose = request.authors.as_ref().or(peer.authors.as_ref());
         let whose = match whose.or(scope.authors.as_ref()) {
             Some(said) => said.authors(graph)?,
@@ -142,7 +151,8 @@ pub fn plan(
             }),
             since,
             until,
-            is_automatic: !request.full && request.days.is_none() && (since, until) == (None, None),
+            is_automatic,
+            is_whole: !is_narrowed && (is_automatic || (since, until) == (None, None)),
             dry_run: request.dry_run,
             bandwidth: peer.bandwidth,
             is_quiet: request.scheduled && peer.quiet_hours.is_some_and(|hours| hours.include(now)),

@@ -200,9 +200,14 @@ pub(super) struct RunParts<'r> {
 async fn carry_out_all(parts: &RunParts<'_>, exchanges: &mut [Exchange]) -> bool {
     let whole = parts.plan.deadlines.run;
     let ends = Instant::now() + (whole - whole / HOME_SHARE_OF_RUN);
-    let (mut home, peers): (Vec<&mut Exchange>, Vec<&mut Exchange>) = exchanges
+    let (mut home, mut peers): (Vec<&mut Exchange>, Vec<&mut Exchange>) = exchanges
         .iter_mut()
         .partition(|exchange| exchange.plan.role == Role::Home);
+    // Whoever keeps its place to the end must not keep others from theirs in every run.
+    peers.sort_by_cached_key(|exchange| {
+        let chance = u64::from_le_bytes(parts.context.random.bytes());
+        (exchange.remembered.was_cut_off, chance)
+    });
     for exchange in &mut home {
         exchange.carry_out_first(parts).await;
     }
@@ -254,6 +259,8 @@ pub(super) struct Exchange {
     pub(super) report: PeerReport,
     pub(super) tally: Tally,
     remembered: Remembered,
+    /// Whether it had a place in the run.
+    has_begun: bool,
     /// Of the home relay, the part that is over.
     pub(super) first: FirstPart,
     progress: watch::Sender<TransferProgress>,
@@ -267,6 +274,7 @@ impl Exchange {
             report,
             tally: Tally::default(),
             remembered,
+            has_begun: false,
             first: FirstPart::default(),
             progress: watch::Sender::default(),
         }
@@ -291,6 +299,9 @@ impl Exchange {
     fn remember(&mut self, memory: &mut PeerMemory, context: &RunContext, plan: &RunPlan) {
         if plan.dry_run || self.report.outcome == Outcome::Skipped {
             return;
+        }
+        if self.has_begun {
+            self.remembered.was_cut_off = self.report.outcome == Outcome::Deadline;
         }
         if !self.report.was_reached() {
             let now = context.clock.unix_seconds();
@@ -347,6 +358,7 @@ impl Exchange {
         let Ok(_place) = parts.places.acquire().await else {
             return;
         };
+        self.has_begun = true;
         // One task for the conversation, the others to spare while those of earlier attempts end.
         let started = run.clock.monotonic();
         let group = run.tasks.child(4);

@@ -3,7 +3,9 @@
 //! Takes a transfer; gives an outcome. All windows are read and stored before anything is offered: a deletion may be
 //! among what they hold. What was offered is asked for by id, for an `OK` alone proves nothing. Invariant: "converged"
 //! is said only where every window was listed to its end, what was listed is stored or refused for a reason, and what
-//! was offered was seen there. Survives the connection: reading goes on where it broke.
+//! was offered was seen there. How far the whole history was read is noted only when what was found there is stored and
+//! offered, so that nothing is passed over because a deadline came in between. Survives the connection: reading goes on
+//! where it broke.
 //!
 //! A run that asks for nothing special reads a day, or since the last success; before that deletions and the
 //! replaceable kinds of authors that are named; gift wraps two days further; profiles of authors that lack one; and a
@@ -16,11 +18,11 @@ use constellation_event::{CanonicalKey, KindClass};
 use constellation_eventstore::KindSet;
 
 use super::outcome::{Outcome, PeerReport, Step};
-use super::peer_memory::Remembered;
+use super::peer_memory::{HistoryRead, Remembered};
 use super::plan::ExchangePlan;
 use crate::limits::{
-    AUTHORS_PER_FILTER, GIFT_WRAP_DATED_BACK, HISTORY_EVENTS_PER_RUN, LOOK_AGAIN_AFTER,
-    PROFILES_ASKED_MAX, WHOLE_HISTORY_EVERY, WINDOW, WINDOW_SLACK,
+    AUTHORS_PER_FILTER, GIFT_WRAP_DATED_BACK, HISTORY_EVENTS_LEAST, HISTORY_EVENTS_PER_RUN,
+    LOOK_AGAIN_AFTER, PROFILES_ASKED_MAX, WHOLE_HISTORY_EVERY, WINDOW, WINDOW_SLACK,
 };
 use crate::transfer::windows::{Budget, Read, Reading, gap, probe};
 use crate::transfer::{
@@ -39,6 +41,7 @@ pub(super) struct Windows {
     reading: Option<Reading>,
     /// The reading of the first window left has begun.
     begun: bool,
+    history: HistoryProgress,
     is_automatic: bool,
     asked_for_profiles: bool,
 }
@@ -50,6 +53,51 @@ struct Window {
     is_history: bool,
 }
 
+/// How far the parts of the whole history (one for each list of authors) were read in this exchange.
+#[derive(Debug, Default)]
+struct HistoryProgress {
+    /// How many there are.
+    parts: usize,
+    /// How many were read, as far as a run's share goes.
+    read: usize,
+    /// The newest second that one of them did not get beyond; `None` where all came to the end.
+    back_to: Option<u64>,
+    /// One of them got nowhere.
+    is_stuck: bool,
+}
+
+impl HistoryProgress {
+    /// One more part was read so far; it began at `until`.
+    fn note(&mut self, read: Read, until: Option<u64>) {
+        self.read += 1;
+        match read {
+            Read::Whole => {}
+            Read::BackTo(second) => self.back_to = self.back_to.max(Some(second)),
+            Read::Refused(Some(second)) if Some(second) != until => {
+                self.back_to = self.back_to.max(Some(second));
+            }
+            Read::Refused(_) => self.is_stuck = true,
+        }
+    }
+
+    /// What the next run is to know, if there is anything new.
+    fn at(&self, now: u64, before: HistoryRead) -> Option<HistoryRead> {
+        if self.parts == 0 || self.read < self.parts || self.is_stuck {
+            return None;
+        }
+        Some(match self.back_to {
+            Some(second) => HistoryRead {
+                back_to: Some(second),
+                ..before
+            },
+            None => HistoryRead {
+                back_to: None,
+                finished_at: Some(now),
+            },
+        })
+    }
+}
+
 impl Windows {
     /// The windows of a run at `now`.
     pub(super) fn of(
@@ -58,17 +106,12 @@ impl Windows {
         authors: &[Arc<[Author]>],
         now: u64,
     ) -> Self {
-        let whole = Slice {
-            since: plan.since,
-            until: plan.until,
-            ..Slice::of_kinds(plan.scope.kinds.clone())
-        };
         let mut windows = Vec::new();
         if plan.is_automatic {
             windows.extend(automatic(plan, remembered, now));
         } else {
             windows.push(Window {
-                slice: whole,
+                slice: whole_of(plan),
                 is_history: false,
             });
         }
@@ -85,11 +128,17 @@ impl Windows {
             });
             by_author.collect()
         });
+        let left: VecDeque<Window> = left.collect();
+        let parts = left.iter().filter(|window| window.is_history).count();
         Self {
-            left: left.collect(),
+            left,
             read: Vec::new(),
             reading: None,
             begun: false,
+            history: HistoryProgress {
+                parts,
+                ..HistoryProgress::default()
+            },
             is_automatic: plan.is_automatic,
             asked_for_profiles: false,
         }
@@ -109,9 +158,9 @@ impl Windows {
     ) -> Result<Outcome, (Step, TransferError)> {
         report.step = Step::Reconcile;
         let read = if plan.direction.is_down() {
-            self.read_all(transfer, remembered, tally).await
+            self.read_all(transfer, tally).await
         } else {
-            self.pass_over_all(remembered, transfer.clock.unix_seconds());
+            self.pass_over_all();
             Ok(())
         };
         report.need = tally.listed_needed;
@@ -120,12 +169,14 @@ impl Windows {
         let taken = tally.taken.get_or_insert_default();
         findings.leave_out(taken.keys());
         let lacking = self.lacking(transfer, &findings).await;
-        lacking.map_err(|error| (Step::Reconcile, error))?;
+        let offers_all = lacking.map_err(|error| (Step::Reconcile, error))?;
+        // What was found is to be offered, also where it is not all of it: everything was fetched before.
+        findings.finish(true);
         let found = findings.found();
         // What an earlier attempt offered was lacking too.
         let refused: u64 = tally.refused_by_peer.values().sum();
         report.have = found.have as u64 + tally.uploaded + refused;
-        let is_complete = !tally.has_gaps() && found.complete;
+        let is_complete = !tally.has_gaps() && offers_all;
         if plan.dry_run {
             (report.need_after, report.have_after) = (Some(report.need), Some(report.have));
             let is_equal = is_complete && report.need == 0 && report.have == 0;
@@ -158,6 +209,17 @@ impl Windows {
         }
         if plan.direction.is_up() {
             report.have_after = Some(missing);
+            if !offers_all {
+                // How many more there are nobody has counted.
+                report.have_after = None;
+                tally.leave_gap(gap(&whole_of(plan), NOT_ALL_OFFERED));
+            }
+        }
+        let now = transfer.clock.unix_seconds();
+        if let Some(history) = self.history.at(now, remembered.history)
+            && (missing == 0 && offers_all || !plan.direction.is_up())
+        {
+            remembered.history = history;
         }
         Ok(if is_complete && missing == 0 {
             Outcome::Converged
@@ -187,9 +249,11 @@ impl Windows {
     async fn read_all(
         &mut self,
         transfer: &Transfer,
-        remembered: &mut Remembered,
         tally: &mut Tally,
     ) -> Result<(), TransferError> {
+        // Each of its parts gets on by something: else one that is never reached would hold up the others for ever.
+        let share = HISTORY_EVENTS_PER_RUN / self.history.parts.max(1);
+        let share = Budget::Events(share.max(HISTORY_EVENTS_LEAST));
         loop {
             if self.left.is_empty() {
                 self.ask_for_profiles(transfer, tally).await?;
@@ -208,7 +272,7 @@ impl Windows {
             };
             self.begun = true;
             let budget = if window.is_history {
-                Budget::Events(HISTORY_EVENTS_PER_RUN)
+                share
             } else {
                 Budget::Whole
             };
@@ -220,14 +284,7 @@ impl Windows {
                 reading.leave_rest();
             }
             if window.is_history {
-                let history = &mut remembered.history;
-                match read {
-                    Read::BackTo(second) => history.back_to = Some(second),
-                    Read::Whole => {
-                        history.back_to = None;
-                        history.finished_at = Some(transfer.clock.unix_seconds());
-                    }
-                }
+                self.history.note(read, slice.until);
             }
             self.read.push(slice);
             self.left.pop_front();
@@ -236,18 +293,21 @@ impl Windows {
     }
 
     /// Nothing is to be fetched: what we have is asked for by id, all of it at once.
-    fn pass_over_all(&mut self, remembered: &mut Remembered, now: u64) {
+    fn pass_over_all(&mut self) {
         for window in self.left.drain(..) {
             if window.is_history {
-                remembered.history.back_to = None;
-                remembered.history.finished_at = Some(now);
+                self.history.note(Read::Whole, window.slice.until);
             }
             self.read.push(window.slice);
         }
     }
 
-    /// What of ours in the windows the peer lacks.
-    async fn lacking(&self, transfer: &Transfer, findings: &Findings) -> Result<(), TransferError> {
+    /// What of ours in the windows the peer lacks. Says whether that is all.
+    async fn lacking(
+        &self,
+        transfer: &Transfer,
+        findings: &Findings,
+    ) -> Result<bool, TransferError> {
         let mut complete = true;
         for slice in &self.read {
             complete &= match &self.reading {
@@ -255,8 +315,7 @@ impl Windows {
                 None => transfer::windows::lacking_by_id(transfer, slice, findings).await?,
             };
         }
-        findings.finish(complete);
-        Ok(())
+        Ok(complete)
     }
 
     /// Once everything else is read: profiles of those whose events came and of whom we have none.
@@ -284,6 +343,17 @@ impl Windows {
             });
         }
         Ok(())
+    }
+}
+
+const NOT_ALL_OFFERED: &str =
+    "the peer lacks more than can be offered in one run; the rest is for the next one";
+
+fn whole_of(plan: &ExchangePlan) -> Slice {
+    Slice {
+        since: plan.since,
+        until: plan.until,
+        ..Slice::of_kinds(plan.scope.kinds.clone())
     }
 }
 
@@ -324,10 +394,12 @@ fn automatic(plan: &ExchangePlan, remembered: &Remembered, now: u64) -> Vec<Wind
         windows.push(window(KindSet::Only(always), None, before));
     }
     let history = &remembered.history;
-    let is_due = history.back_to.is_some()
-        || history
-            .finished_at
-            .is_none_or(|finished| finished.saturating_add(WHOLE_HISTORY_EVERY.as_secs()) <= now);
+    // What was asked for only now says nothing of how far the rest was read.
+    let is_due = plan.is_whole
+        && (history.back_to.is_some()
+            || history.finished_at.is_none_or(|finished| {
+                finished.saturating_add(WHOLE_HISTORY_EVERY.as_secs()) <= now
+            }));
     if is_due {
         windows.push(Window {
             is_history: true,

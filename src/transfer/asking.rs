@@ -16,6 +16,7 @@ use crate::limits::{
     EVENT_BYTES_GUESSED, PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX,
 };
 use crate::protocol::ReasonPrefix;
+use crate::relay_client::complains;
 
 /// Weight of what came before in the mean, in events.
 const MEAN_OVER: usize = 64;
@@ -23,8 +24,6 @@ const MEAN_OVER: usize = 64;
 const IDS_LEAST: usize = 10;
 /// After so many whole answers in a row a request may be twice as large again.
 const WHOLE_ANSWERS_TO_GROW: u32 = 8;
-/// An answer of fewer events is not taken for one that was cut off.
-const CAP_LEAST: usize = 10;
 
 /// What a peer dislikes about how it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +37,11 @@ pub(crate) enum Complaint {
 }
 
 impl Complaint {
+    /// Whether a notice after a question may be the answer to it, rather than a greeting or news.
+    pub(crate) fn may_be(notice: &str) -> bool {
+        Self::read(ReasonPrefix::parse(notice), notice).is_some() || complains(notice)
+    }
+
     /// What a reason or notice is about, if it is about this.
     pub(crate) fn read(prefix: ReasonPrefix, text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
@@ -70,6 +74,21 @@ impl Complaint {
         } else {
             None
         }
+    }
+
+    /// What a request that was closed is to be taken for: also one for which the peer just had no time (`error:`), or gave
+    /// no reason. `None`: it will not answer this one.
+    pub(super) fn of_closed(prefix: ReasonPrefix, text: &str) -> Option<Self> {
+        let says_why = matches!(
+            prefix,
+            ReasonPrefix::Blocked
+                | ReasonPrefix::Restricted
+                | ReasonPrefix::AuthRequired
+                | ReasonPrefix::Invalid
+                | ReasonPrefix::Unsupported
+                | ReasonPrefix::Pow
+        );
+        Self::read(prefix, text).or((!says_why).then_some(Self::Pace))
     }
 }
 
@@ -108,7 +127,6 @@ pub(super) struct Asking {
     suspected: Option<usize>,
     requests: usize,
     requests_max: usize,
-    stated_cap: Option<usize>,
     pause: Duration,
     /// Pauses since the peer last gave something.
     pauses: u32,
@@ -131,7 +149,6 @@ impl Asking {
             suspected: None,
             requests: limits.requests_max,
             requests_max: limits.requests_max,
-            stated_cap: limits.events_per_request,
             pause: Duration::ZERO,
             pauses: 0,
             paused_until: None,
@@ -185,7 +202,7 @@ impl Asking {
             (self.pause, self.pauses, self.paused_until) = (Duration::ZERO, 0, None);
             self.requests = (self.requests + 1).min(self.requests_max);
         }
-        if self.looks_capped(asked, delivered) {
+        if Self::looks_capped(asked, delivered) {
             let before = std::mem::replace(&mut self.ids_per_request, delivered.max(1));
             self.suspected.get_or_insert(before.max(delivered));
             self.whole_answers = 0;
@@ -208,12 +225,9 @@ impl Asking {
         false
     }
 
-    /// Part of what was asked for came: as much as the peer says it gives, or a round number.
-    fn looks_capped(&self, asked: usize, delivered: usize) -> bool {
-        delivered < asked
-            && delivered > 0
-            && (self.stated_cap == Some(delivered)
-                || (delivered >= CAP_LEAST && delivered.is_multiple_of(10)))
+    /// Part of what was asked for came: some relays cut answers off, at any number, and say so nowhere.
+    fn looks_capped(asked: usize, delivered: usize) -> bool {
+        delivered < asked && delivered > 0
     }
 
     /// The peer complained; so many requests remain open.
@@ -268,6 +282,18 @@ mod tests {
             let read = Complaint::read(ReasonPrefix::parse(text), text);
             assert_eq!(read, expected, "{text}");
         }
+        // Whoever fails at one request may answer the next: what was asked for is not given up.
+        for (text, expected) in [
+            ("error: database busy", Some(Complaint::Pace)),
+            ("", Some(Complaint::Pace)),
+            ("error: message too large", Some(Complaint::Size)),
+            ("blocked: not for you", None),
+            ("restricted: members only", None),
+            ("invalid: no such filter", None),
+        ] {
+            let read = Complaint::of_closed(ReasonPrefix::parse(text), text);
+            assert_eq!(read, expected, "{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,14 +333,17 @@ mod tests {
         assert_eq!(asking.ids_per_request(), 100);
 
         let mut asking = self::asking();
-        assert!(asking.completed(before, 240, Duration::ZERO, 0, now));
-        assert!(!asking.completed(10, 0, Duration::ZERO, 0, now));
-        assert_eq!(
-            asking.ids_per_request(),
-            before,
-            "it just did not have them"
-        );
-        assert!(!asking.completed(before, 237, Duration::ZERO, 0, now));
+        // Also at an odd number: 128 of 250 was taken for all that there is.
+        for delivered in [240, 237, 7] {
+            assert!(asking.completed(before, delivered, Duration::ZERO, 0, now));
+            assert_eq!(asking.ids_per_request(), delivered);
+            assert!(!asking.completed(before - delivered, 0, Duration::ZERO, 0, now));
+            assert_eq!(
+                asking.ids_per_request(),
+                before,
+                "it just did not have them"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -330,7 +330,7 @@ impl Download<'_, '_> {
                 self.miss(asked, cut_off, "undelivered");
             }
             End::Closed { prefix, text } => {
-                let complaint = Complaint::read(prefix, &text);
+                let complaint = Complaint::of_closed(prefix, &text);
                 if let Some(complaint) = complaint {
                     self.asking.heed(complaint, self.open.len(), now);
                 }

@@ -20,8 +20,12 @@ const REQUEST_ENVELOPE_BYTES: usize = 64;
 pub struct PeerLimits {
     /// Largest negentropy frame, in bytes before hex.
     pub frame_bytes: usize,
-    /// The largest message that the peer says it takes, in bytes.
+    /// The largest frames and requests that it is sent, in bytes of a message.
     pub message_bytes_max: Option<usize>,
+    /// The largest message that the peer says it takes, in bytes.
+    pub stated_message_bytes: Option<usize>,
+    /// The largest message that it was found to take, in bytes.
+    pub learnt_message_bytes: Option<usize>,
     /// REQs open at a time.
     pub requests_max: usize,
     /// Ids in one REQ.
@@ -57,6 +61,9 @@ impl PeerLimits {
             frame_bytes: station_frame(information)
                 .unwrap_or_else(|| small_frame(message_bytes_max)),
             message_bytes_max,
+            // What is smaller is a mistake: by it nothing at all could be offered.
+            stated_message_bytes: message_bytes_max.filter(|bytes| *bytes >= MESSAGE_BYTES_LEAST),
+            learnt_message_bytes: None,
             requests_max: requests
                 .unwrap_or(DOWNLOADS_IN_FLIGHT_UNSTATED)
                 .min(DOWNLOADS_IN_FLIGHT),
@@ -69,7 +76,22 @@ impl PeerLimits {
         }
     }
 
-    /// The same for a peer that was found to take only messages of so many bytes.
+    /// The same for a peer that was found to take only messages of so many bytes, events too.
+    #[must_use]
+    pub fn with_learnt(self, bytes: usize) -> Self {
+        Self {
+            learnt_message_bytes: Some(bytes),
+            ..self.with_messages_of(bytes)
+        }
+    }
+
+    /// Whether the peer takes a message of so many bytes, as far as it says and as was found out.
+    pub fn takes(&self, bytes: usize) -> bool {
+        let limits = [self.stated_message_bytes, self.learnt_message_bytes];
+        limits.into_iter().flatten().all(|limit| bytes <= limit)
+    }
+
+    /// The same for a peer that is to be sent frames and requests of so many bytes at most.
     #[must_use]
     pub fn with_messages_of(self, bytes: usize) -> Self {
         let bytes = self
@@ -86,7 +108,9 @@ impl PeerLimits {
 
     /// Half of what it may be sent now, if that is a message at all.
     pub fn messages_half_as_large(&self) -> Option<usize> {
-        let now = self.message_bytes_max.unwrap_or(2 * MESSAGE_BYTES_ASSUMED);
+        let limits = [self.stated_message_bytes, self.learnt_message_bytes];
+        let now = limits.into_iter().flatten().min();
+        let now = now.unwrap_or(2 * MESSAGE_BYTES_ASSUMED);
         let half = now / 2;
         (half >= MESSAGE_BYTES_LEAST).then_some(half)
     }
@@ -157,6 +181,17 @@ mod tests {
             limits(r#"{"limitation":{"max_message_length":0}}"#).message_bytes_max,
             None
         );
+    }
+
+    #[test]
+    fn only_what_the_peer_says_or_was_found_to_take_keeps_an_event_from_it() {
+        let stated = limits(r#"{"limitation":{"max_message_length":65536}}"#);
+        assert!(stated.takes(65_536) && !stated.takes(65_537));
+        assert!(!stated.with_learnt(8_192).takes(8_193));
+        let narrow_link = PeerLimits::of(None).with_messages_of(8_192);
+        assert!(narrow_link.takes(200_000), "slow is not too large");
+        let nonsense = limits(r#"{"limitation":{"max_message_length":1}}"#);
+        assert!(nonsense.takes(2_000));
     }
 
     #[test]

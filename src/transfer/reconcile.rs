@@ -304,16 +304,18 @@ struct Unkept {
 impl Unkept {
     fn shed(&mut self, fetches: bool, found: Found, difference: &mut Difference) {
         const KEPT_MAX: usize = DIFFERENCE_IDS_MAX / 2;
-        if !fetches && found.need + difference.need.len() > KEPT_MAX {
-            self.need += difference.need.len() as u64;
-            difference.need.clear();
+        // The part for which there is room is kept: an empty peer answers for everything at once, and were nothing of
+        // that kept, no pass would ever move any of it.
+        if !fetches {
+            let room = KEPT_MAX.saturating_sub(found.need);
+            self.need += difference.need.len().saturating_sub(room) as u64;
+            difference.need.truncate(room);
         }
         // Also where they are to be offered: that waits until everything was fetched, so they must not be what cuts a
         // pass short. The rest is found by the next one.
-        if found.have + difference.have.len() > KEPT_MAX {
-            self.have += difference.have.len() as u64;
-            difference.have.clear();
-        }
+        let room = KEPT_MAX.saturating_sub(found.have);
+        self.have += difference.have.len().saturating_sub(room) as u64;
+        difference.have.truncate(room);
     }
 }
 
@@ -458,5 +460,10 @@ mod tests {
         assert_eq!((difference.need.len(), difference.have.len()), (3, 0));
         unkept.shed(false, Found::default(), &mut difference);
         assert_eq!(difference.need.len(), 3, "a bounded part is kept");
+        // All at once, from a peer that has nothing yet: what there is room for is offered, the rest by the next pass.
+        difference.have = vec![item; DIFFERENCE_IDS_MAX / 2 + 7];
+        unkept.shed(true, Found::default(), &mut difference);
+        assert_eq!(difference.have.len(), DIFFERENCE_IDS_MAX / 2);
+        assert_eq!(unkept.have, 3 + 7);
     }
 }

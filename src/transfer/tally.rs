@@ -75,6 +75,8 @@ fn union<T: Ord>((mut one, two): (Vec<T>, Vec<T>)) -> Vec<T> {
 pub struct Tally {
     /// Events that came.
     pub downloaded: u64,
+    /// Events that the peer listed as a whole, each once, whether they were known here or not.
+    pub listed: u64,
     /// Events that are in our store because of this exchange.
     pub stored: u64,
     /// Events that came though we had them.
@@ -233,8 +235,10 @@ impl Tally {
     /// Whether so much is forged that no honest relay could hold it (D8): more than 100, and more than 5 %.
     pub fn too_many_forgeries(&self) -> Option<(u64, u64)> {
         let forged = self.forged();
-        (forged > FORGERIES_MAX && forged.saturating_mul(FORGERIES_SHARE) > self.downloaded)
-            .then_some((forged, self.downloaded))
+        // Of what is listed little is new in a second run, and what cannot be read comes each time.
+        let delivered = self.downloaded.max(self.listed);
+        (forged > FORGERIES_MAX && forged.saturating_mul(FORGERIES_SHARE) > delivered)
+            .then_some((forged, delivered))
     }
 }
 

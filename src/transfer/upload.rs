@@ -6,7 +6,7 @@
 //! neither the round trip nor a slow peer matters. Takes findings in their order while they grow. Bounded: events and
 //! bytes under way and read ahead, attempts, pauses. Worst case: a peer that never answers costs one step deadline.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use super::memory::Memory;
 use super::window::Window;
 use super::{Findings, Tally, Transfer, TransferError, off_runtime};
 use crate::limits::{
-    ANSWER_LATE, AUTH_REFUSALS_MAX, ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, OFFERED_MAX,
-    PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX, POLICY_REMEMBERED, TOO_LARGE_REMEMBERED,
+    ANSWER_LATE, AUTH_REFUSALS_MAX, ERROR_REMEMBERED, EVENT_ENVELOPE_BYTES, LEARNT_REMEMBERED,
+    OFFERED_MAX, PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX, POLICY_REMEMBERED, TOO_LARGE_REMEMBERED,
     UPLOAD_BYTES_IN_FLIGHT, UPLOADS_FIRST, UPLOADS_IN_FLIGHT, UPLOADS_LEAST,
 };
 use crate::protocol::ReasonPrefix;
@@ -58,6 +58,7 @@ pub(super) async fn upload(
         pauses: 0,
         auth_refusals: 0,
         paused_until: None,
+        is_stale: false,
         memory: Memory::new(transfer),
     };
     let ended = upload.run().await;
@@ -84,6 +85,8 @@ struct Upload<'t, 'c> {
     /// `auth-required:` answers before it took anything.
     auth_refusals: u32,
     paused_until: Option<Instant>,
+    /// What waits was read before a pause: it may be gone by now.
+    is_stale: bool,
     memory: Memory<'t>,
 }
 
@@ -112,7 +115,7 @@ impl<'c> Upload<'_, 'c> {
         let mut found = self.findings.watch();
         loop {
             let now = Instant::now();
-            self.read_ahead();
+            self.read_ahead(now);
             self.offer(now);
             if self.is_done() {
                 return Ok(());
@@ -143,9 +146,21 @@ impl<'c> Upload<'_, 'c> {
             && self.answers.is_empty()
     }
 
-    /// Reads the next events while those before them are under way.
-    fn read_ahead(&mut self) {
-        if !self.reading.is_empty() || self.waiting.len() >= READ_AT_ONCE {
+    /// Reads the next events while those before them are under way: no more than will soon be. What is read and not yet
+    /// offered when it is deleted or blocked would still go out.
+    fn read_ahead(&mut self, now: Instant) {
+        if !self.reading.is_empty() || self.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let transfer = self.transfer;
+        if std::mem::take(&mut self.is_stale) && !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.reading
+                .push(Box::pin(async move { read_again(transfer, waiting).await }));
+            return;
+        }
+        let ahead = self.window.size().min(READ_AT_ONCE);
+        if self.waiting.len() >= ahead {
             return;
         }
         if self.gives_up() {
@@ -156,11 +171,10 @@ impl<'c> Upload<'_, 'c> {
             }
             return;
         }
-        let items = self.findings.haves(self.next, READ_AT_ONCE);
+        let items = self.findings.haves(self.next, ahead);
         if items.is_empty() {
             return;
         }
-        let transfer = self.transfer;
         self.reading
             .push(Box::pin(async move { read(transfer, items).await }));
     }
@@ -175,11 +189,22 @@ impl<'c> Upload<'_, 'c> {
             }
             // A relay hangs up on a message over its limit: such an event would cost all that come after it, in
             // every run. It is reported once, and then a refusal like others.
-            let limit = self.transfer.limits.message_bytes_max;
-            if limit.is_some_and(|bytes| offer.json.len() + EVENT_ENVELOPE_BYTES > bytes) {
+            let message_bytes = offer.json.len() + EVENT_ENVELOPE_BYTES;
+            if !self.transfer.limits.takes(message_bytes) {
                 tally.name_refused(id, "larger than the messages that the peer takes");
                 let now = self.transfer.clock.unix_seconds();
                 let entry = refused(&mut tally, &offer, ReasonPrefix::TooLarge, now);
+                let stated = self.transfer.limits.stated_message_bytes;
+                let is_stated = stated.is_some_and(|bytes| message_bytes > bytes);
+                // What was only found out may have been something else.
+                let entry = entry.map(|entry| NewOverlayEntry {
+                    expires_at: if is_stated {
+                        entry.expires_at
+                    } else {
+                        Some(now + LEARNT_REMEMBERED.as_secs())
+                    },
+                    ..entry
+                });
                 drop(tally);
                 self.memory.enter(entry);
             } else if gives_up {
@@ -242,6 +267,7 @@ impl<'c> Upload<'_, 'c> {
             self.pause = (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
             self.paused_until = Some(now + self.pause);
             self.pauses += 1;
+            self.is_stale = true;
             self.window.shrink(now);
         }
         offer.offered += 1;
@@ -316,6 +342,32 @@ async fn read(transfer: &Transfer, items: Vec<Item>) -> Result<Read, TransferErr
         })
     })
     .await
+}
+
+/// Reads once more what waited for long; keeps how often each was offered.
+async fn read_again(transfer: &Transfer, waiting: VecDeque<Offer>) -> Result<Read, TransferError> {
+    let offered: HashMap<[u8; 32], u8> = waiting
+        .iter()
+        .map(|offer| (offer.key.id, offer.offered))
+        .collect();
+    let mut items: VecDeque<Item> = waiting
+        .iter()
+        .map(|offer| Item {
+            timestamp: offer.key.created_at,
+            id: offer.key.id,
+        })
+        .collect();
+    let mut offers = Vec::with_capacity(items.len());
+    while !items.is_empty() {
+        let part = read(transfer, items.iter().copied().collect()).await?;
+        items.drain(..part.items);
+        offers.extend(part.offers);
+    }
+    for offer in &mut offers {
+        offer.offered = offered.get(&offer.key.id).copied().unwrap_or_default();
+    }
+    // They were counted when they were read for the first time.
+    Ok(Read { offers, items: 0 })
 }
 
 async fn publish(transfer: &Transfer, offer: Offer) -> (Offer, Result<Publication, TransferError>) {

@@ -21,11 +21,11 @@ use tokio::time::Instant;
 use super::enumeration::{Answer, Enumeration, Listed, Question, Seen, gap};
 use super::probing::probe;
 use crate::limits::{
-    DIFFERENCE_IDS_MAX, LISTED_AT_A_TIME, NOTICED_PATIENCE, PAUSE_FIRST, PAUSE_MAX, PAUSES_MAX,
-    POLICY_REMEMBERED,
+    ANSWER_EVENTS_MAX, DIFFERENCE_IDS_MAX, LISTED_AT_A_TIME, NOTICED_PATIENCE, PAUSE_FIRST,
+    PAUSE_MAX, PAUSES_MAX, POLICY_REMEMBERED,
 };
 use crate::protocol::ReasonPrefix;
-use crate::relay_client::RequestEnd;
+use crate::relay_client::{Conversation, RequestEnd};
 use crate::transfer::arrivals::Claimed;
 use crate::transfer::asking::Complaint;
 use crate::transfer::intake::Intake;
@@ -53,6 +53,9 @@ pub enum Read {
     Whole,
     /// Back to this second; what is older is left.
     BackTo(u64),
+    /// What is older than this second (everything, where there is none) the peer refused to list, so it is a gap. Told of
+    /// slices that have no beginning.
+    Refused(Option<u64>),
 }
 
 /// What is known of what the peer has. Survives the connection: give it to the next one.
@@ -100,12 +103,19 @@ impl Reading {
         };
         let read = listing.read(self, budget).await;
         let settled = listing.intake.settle_all().await;
+        let mut refused = None;
         for gap in self.enumeration.take_gaps() {
+            // Not a second that cannot be listed, but all that is left.
+            if gap.since.is_none() {
+                refused = Some(gap.until);
+            }
             listing.intake.tally().leave_gap(gap);
         }
-        let read = read?;
         settled?;
-        Ok(read)
+        Ok(match (read?, refused) {
+            (Read::Whole, Some(second)) => Read::Refused(second),
+            (read, _) => read,
+        })
     }
 
     /// What of the slice at hand is not read yet.
@@ -265,9 +275,14 @@ impl Listing<'_, '_> {
         let mut answer = Answer::default();
         let mut notices = conversation.notices_heard();
         let mut batch = Vec::new();
-        let mut taken = HashSet::new();
+        let mut listed = HashSet::new();
         loop {
-            let complained = *notices.borrow_and_update() > notices_before && answer.count == 0;
+            let noticed = *notices.borrow_and_update() > notices_before && answer.count == 0;
+            let complained = noticed
+                && conversation
+                    .notices()
+                    .last()
+                    .is_some_and(|text| Complaint::may_be(text));
             let next = async {
                 Ok::<_, TransferError>(request.next_batch(&mut batch, EVENTS_PER_BATCH).await?)
             };
@@ -277,22 +292,30 @@ impl Listing<'_, '_> {
                     settled?;
                     continue;
                 }
-                end = self.transfer.answered(next), if !self.intake.is_flooded() => end?,
+                end = self.transfer.answered(next), if !self.intake.is_flooded() => match end {
+                    // Whatever its words mean: it said something, and then no more.
+                    Err(TransferError::Timeout) if noticed => return Ok(by_notice(conversation)),
+                    end => end?,
+                },
                 Ok(()) = notices.changed() => continue,
                 () = tokio::time::sleep(NOTICED_PATIENCE), if complained => {
-                    let text = conversation.notices().pop().unwrap_or_default();
-                    return Ok(refusal(ReasonPrefix::parse(&text), &text));
+                    return Ok(by_notice(conversation));
                 }
             };
             let events = std::mem::take(&mut batch);
             answer.count += events.len();
+            if answer.count > ANSWER_EVENTS_MAX {
+                return Err(TransferError::Refused(format!(
+                    "it sent more than {ANSWER_EVENTS_MAX} events where at most {limit} were asked for"
+                )));
+            }
             let mut events = self.matching(events, &matching, takes);
+            // Each once, however often it is sent.
+            events.retain(|event| listed.insert(event.id()));
             answer.listed.extend(events.iter().map(listed_of));
+            self.intake.tally().listed += events.len() as u64;
             if takes {
-                events.retain(|event| {
-                    let id = event.id();
-                    !seen.contains(&id) && taken.insert(id)
-                });
+                events.retain(|event| !seen.contains(&event.id()));
                 self.offer(events).await?;
             }
             self.intake.mind_forgeries()?;
@@ -379,6 +402,12 @@ fn listed_of(event: &UnverifiedEvent) -> Listed {
         kind: event.kind(),
         author: *event.author(),
     }
+}
+
+/// The last notice, taken for the answer.
+fn by_notice(conversation: &Conversation) -> Ended {
+    let text = conversation.notices().pop().unwrap_or_default();
+    refusal(ReasonPrefix::parse(&text), &text)
 }
 
 fn refusal(prefix: ReasonPrefix, text: &str) -> Ended {
