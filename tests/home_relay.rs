@@ -418,6 +418,27 @@ fn what_the_home_relay_deleted_by_its_own_rules_is_told_and_remembered() {
     assert_idle(&home.sync(&[], 0));
 }
 
+/// The newer version is there when the older one comes to it, and goes with the same import.
+#[test]
+fn an_older_version_gets_there_with_the_deletion_of_the_newer_one() {
+    let strfry = Strfry::start();
+    let keys = author(1);
+    let (old, new) = (
+        event(&keys, 0, now() - 300, &[], "old"),
+        event(&keys, 0, now() - 200, &[], "new"),
+    );
+    let removal = deletion(&keys, now() - 100, &new);
+    strfry.hold(&[new]);
+    let home = beside(&strfry);
+    home.import(&[old.clone(), removal.clone()]);
+    let report = home.sync(&[], 0);
+    assert_eq!(report["outcome"], "converged", "{report}");
+    let all = ids_of(&[old, removal]);
+    assert_eq!(home.ids(), all);
+    assert_eq!(strfry.ids(), all, "{report}");
+    assert_idle(&home.sync(&[], 0));
+}
+
 #[test]
 fn what_a_running_station_stores_goes_on_to_the_home_relay_by_import() {
     let strfry = Strfry::start();

@@ -24,7 +24,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{RngSeed, TestCaseError, TestError, TestRunner};
 
 use common::{author, deletion, event, note, notes};
-use oracle::expected;
+use oracle::{beside_each_other, expected};
 use world::{BEGINNING, World, in_paused_time};
 
 const STATIONS: usize = 5;
@@ -50,6 +50,7 @@ enum Action {
         at: usize,
         by: u8,
         target: Index,
+        naming: Naming,
         age: u64,
     },
     /// What was published before comes again, elsewhere.
@@ -73,6 +74,15 @@ enum What {
     Article { name: u8 },
 }
 
+/// How a deletion names what has an address; anything else is named by its id.
+#[derive(Debug, Clone, Copy)]
+enum Naming {
+    /// All versions up to that time.
+    Address,
+    /// This version alone.
+    Id,
+}
+
 fn actions() -> impl Strategy<Value = Vec<Action>> {
     let station = || 0..STATIONS;
     let by = || 1..=AUTHORS;
@@ -93,13 +103,19 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
                 expires_in,
             }
         });
-    let delete =
-        (station(), by(), any::<Index>(), age()).prop_map(|(at, by, target, age)| Action::Delete {
+    let naming = prop_oneof![
+        (0..1u8).prop_map(|_| Naming::Address),
+        (0..1u8).prop_map(|_| Naming::Id),
+    ];
+    let delete = (station(), by(), any::<Index>(), naming, age()).prop_map(
+        |(at, by, target, naming, age)| Action::Delete {
             at,
             by,
             target,
+            naming,
             age,
-        });
+        },
+    );
     let action = prop_oneof![
         8 => publish,
         4 => delete,
@@ -180,6 +196,7 @@ async fn carry_out(action: &Action, world: &mut World, told: &mut Told) {
             at,
             by,
             target,
+            naming,
             age,
         } => {
             if told.published.is_empty() {
@@ -187,7 +204,7 @@ async fn carry_out(action: &Action, world: &mut World, told: &mut Told) {
             }
             let target = target.get(&told.published);
             let made_at = world.now() - age;
-            let event = deletion_of(target, *by, made_at);
+            let event = deletion_of(target, *naming, *by, made_at);
             told.publish(world, *at, event).await;
         }
         Action::Repeat { at, what } => {
@@ -212,13 +229,13 @@ async fn carry_out(action: &Action, world: &mut World, told: &mut Told) {
     }
 }
 
-/// Deletes an event: what has a coordinate by that, as clients do, anything else by its id.
-fn deletion_of(target: &Event, by: u8, at: u64) -> Event {
+/// Deletes an event, or tries to: nobody but its author can.
+fn deletion_of(target: &Event, naming: Naming, by: u8, at: u64) -> Event {
     let keys = author(by);
     let name = target.tags.iter().find(|tag| tag.kind() == "d");
     let name = name.and_then(|tag| tag.content()).unwrap_or_default();
-    match target.kind.as_u16() {
-        kind @ (0 | 30_023) => {
+    match (naming, target.kind.as_u16()) {
+        (Naming::Address, kind @ (0 | 30_023)) => {
             let address = format!("{kind}:{}:{name}", target.pubkey);
             event(&keys, 5, at, &[&["a", &address]], "")
         }
@@ -261,6 +278,13 @@ async fn play(actions: &[Action]) -> Result<(), String> {
         return Err(format!(
             "stations 0 and {other} differ in {}",
             told.of(differ.iter())
+        ));
+    }
+    if let Some((newer, older)) = beside_each_other(&told.published, &shown[0]) {
+        return Err(format!(
+            "both are shown: {}\n{}",
+            newer.as_json(),
+            older.as_json()
         ));
     }
     for report in &last {
@@ -350,5 +374,34 @@ fn a_station_that_loses_its_data_directory_gets_everything_back_tombstones_inclu
             assert_eq!(world.visible(station), before, "station {station}");
         }
         world.end().await;
+    });
+}
+
+/// Who has a version that was deleted by its id refuses older ones, until it hears of the deletion: in the same run.
+#[test]
+fn an_older_version_and_the_deletion_of_the_newer_one_travel_together_in_either_direction() {
+    in_paused_time(async {
+        for from in [0, 1] {
+            let world = World::new(2);
+            let keys = author(1);
+            let (old, new) = (
+                event(&keys, 0, BEGINNING - 200, &[], "old"),
+                event(&keys, 0, BEGINNING - 100, &[], "new"),
+            );
+            let removal = deletion(&keys, BEGINNING - 50, &new);
+            for (station, event) in [(0, &old), (0, &removal), (1, &old), (1, &new)] {
+                assert_eq!(world.publish(station, event).await, Verdict::Stored);
+            }
+            let report = world.sync(from, &[1 - from]).await;
+            assert_eq!(report.outcome, Outcome::Converged, "{report:#?}");
+            let expected = BTreeSet::from([old.id.to_hex(), removal.id.to_hex()]);
+            for station in [0, 1] {
+                assert_eq!(world.visible(station), expected, "station {station}");
+            }
+            let again = world.sync(from, &[1 - from]).await;
+            assert_eq!(again.outcome, Outcome::Converged, "{again:#?}");
+            assert_eq!((again.totals.need, again.totals.have), (0, 0));
+            world.end().await;
+        }
     });
 }

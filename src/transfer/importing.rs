@@ -24,6 +24,8 @@ use crate::limits::{
 };
 use crate::protocol::ReasonPrefix;
 
+const KIND_DELETION: u16 = 5;
+
 /// Look-ups on one snapshot: some milliseconds.
 const EVENTS_PER_SNAPSHOT: usize = 1_000;
 
@@ -128,9 +130,15 @@ async fn carry_over(
         return Err(ImportError::NotStored(missed).into());
     }
     let missing = if claimed { Vec::new() } else { missing };
+    // A deletion that arrived may have taken the newer version for which an older one was left out: the next pass, in
+    // which it is there already, tries again.
+    let came_with_deletions = arrived.iter().any(|event| event.kind == KIND_DELETION);
+    let is_undecided =
+        |event: &Offered| came_with_deletions && KindClass::of(event.kind).has_coordinate();
     let expires_at = Some(transfer.clock.unix_seconds() + POLICY_REMEMBERED.as_secs());
     let judged: Vec<(Offered, NotTaken)> = missing
         .into_iter()
+        .filter(|event| !is_undecided(event))
         .map(|event| (event, NotTaken::of(counts, event.kind)))
         .collect();
     let entries = judged.iter().map(|(event, why)| NewOverlayEntry {

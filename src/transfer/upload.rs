@@ -2,7 +2,8 @@
 //!
 //! An event counts as uploaded only when the peer says `OK true`, or that it is a duplicate. What the peer refuses
 //! enters its overlay for a while, unless the refusal is a matter of the moment: `rate-limited:` makes a pause, and
-//! the event is offered again, a bounded number of times. How many are under way follows from the delay of OKs, so
+//! the event is offered again, a bounded number of times. A version of an address that was refused while the peer took
+//! deletions is offered once more at the end: a deletion may have taken what stood above it. How many are under way follows from the delay of OKs, so
 //! neither the round trip nor a slow peer matters. Takes findings in their order while they grow. Bounded: events and
 //! bytes under way and read ahead, attempts, pauses. Worst case: a peer that never answers costs one step deadline.
 
@@ -10,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use constellation_event::CanonicalKey;
+use constellation_event::{CanonicalKey, KindClass};
 use constellation_eventstore::{NewOverlayEntry, OverlayReason};
 use constellation_reconcile::Item;
 use futures_util::future::BoxFuture;
@@ -28,6 +29,8 @@ use crate::limits::{
 };
 use crate::protocol::ReasonPrefix;
 use crate::relay_client::{ConversationError, Publication, PublishError};
+
+const KIND_DELETION: u16 = 5;
 
 /// Events read from the store at a time, and their bytes.
 const READ_AT_ONCE: usize = 1_000;
@@ -59,9 +62,13 @@ pub(super) async fn upload(
         auth_refusals: 0,
         paused_until: None,
         is_stale: false,
+        took_deletions: false,
+        versions_refused: Vec::new(),
+        again: Vec::new(),
         memory: Memory::new(transfer),
     };
     let ended = upload.run().await;
+    upload.judge_versions();
     let remembered = upload.memory.written().await;
     ended.and(remembered)
 }
@@ -87,6 +94,12 @@ struct Upload<'t, 'c> {
     paused_until: Option<Instant>,
     /// What waits was read before a pause: it may be gone by now.
     is_stale: bool,
+    /// The peer took a deletion.
+    took_deletions: bool,
+    /// Versions of addresses that it refused, and why: most likely for a newer one that it had.
+    versions_refused: Vec<(CanonicalKey, u16, ReasonPrefix)>,
+    /// Those that are read to be offered once more; nothing else is left then.
+    again: Vec<Item>,
     memory: Memory<'t>,
 }
 
@@ -118,7 +131,10 @@ impl<'c> Upload<'_, 'c> {
             self.read_ahead(now);
             self.offer(now);
             if self.is_done() {
-                return Ok(());
+                if !self.begins_again() {
+                    return Ok(());
+                }
+                continue;
             }
             let paused = self.paused_until.filter(|until| *until > now);
             tokio::select! {
@@ -141,6 +157,7 @@ impl<'c> Upload<'_, 'c> {
         let found = self.findings.found();
         found.over
             && self.next >= found.have
+            && self.again.is_empty()
             && self.reading.is_empty()
             && self.waiting.is_empty()
             && self.answers.is_empty()
@@ -166,12 +183,16 @@ impl<'c> Upload<'_, 'c> {
         if self.gives_up() {
             let rest = self.findings.haves(self.next, usize::MAX);
             self.next += rest.len();
-            for item in rest {
+            for item in rest.into_iter().chain(std::mem::take(&mut self.again)) {
                 self.tally().hold_back(item.id, NOT_OFFERED);
             }
             return;
         }
-        let items = self.findings.haves(self.next, ahead);
+        let items = if self.again.is_empty() {
+            self.findings.haves(self.next, ahead)
+        } else {
+            self.again[..self.again.len().min(ahead)].to_vec()
+        };
         if items.is_empty() {
             return;
         }
@@ -180,7 +201,11 @@ impl<'c> Upload<'_, 'c> {
     }
 
     fn take_read(&mut self, read: Read) {
-        self.next += read.items;
+        if self.again.is_empty() {
+            self.next += read.items;
+        } else {
+            self.again.drain(..read.items);
+        }
         let gives_up = self.gives_up();
         for offer in read.offers {
             let (id, mut tally) = (offer.key.id, self.tally());
@@ -193,7 +218,8 @@ impl<'c> Upload<'_, 'c> {
             if !self.transfer.limits.takes(message_bytes) {
                 tally.name_refused(id, "larger than the messages that the peer takes");
                 let now = self.transfer.clock.unix_seconds();
-                let entry = refused(&mut tally, &offer, ReasonPrefix::TooLarge, now);
+                let prefix = ReasonPrefix::TooLarge;
+                let entry = refused(&mut tally, offer.key, offer.kind, prefix, now);
                 let stated = self.transfer.limits.stated_message_bytes;
                 let is_stated = stated.is_some_and(|bytes| message_bytes > bytes);
                 // What was only found out may have been something else.
@@ -245,19 +271,62 @@ impl<'c> Upload<'_, 'c> {
             .send_modify(|progress| progress.uploaded += 1);
         if publication.accepted || publication.prefix == ReasonPrefix::Duplicate {
             (self.pause, self.pauses) = (Duration::ZERO, 0);
+            self.took_deletions |= offer.kind == KIND_DELETION;
             let mut tally = self.tally();
             tally.uploaded += 1;
             if let Some(taken) = &mut tally.taken {
                 taken.insert(offer.key.id, offer.key.created_at);
             }
+        } else if publication.prefix != ReasonPrefix::AuthRequired && has_address(offer.kind) {
+            let refused = (offer.key, offer.kind, publication.prefix);
+            self.versions_refused.push(refused);
         } else {
             let now = self.transfer.clock.unix_seconds();
-            let entry = refused(&mut self.tally(), &offer, publication.prefix, now);
+            let entry = refused(
+                &mut self.tally(),
+                offer.key,
+                offer.kind,
+                publication.prefix,
+                now,
+            );
             self.memory.enter(entry);
             if publication.prefix == ReasonPrefix::AuthRequired && self.tally().uploaded == 0 {
                 self.auth_refusals += 1;
                 self.hold_back_if_in_vain();
             }
+        }
+    }
+
+    /// Once all is answered: what was refused before the peer took a deletion is to be offered once more. No deletion is
+    /// left to be taken then.
+    fn begins_again(&mut self) -> bool {
+        if !std::mem::take(&mut self.took_deletions) || self.versions_refused.is_empty() {
+            return false;
+        }
+        let refused = self.versions_refused.drain(..);
+        self.again = refused
+            .map(|(key, _, _)| Item {
+                timestamp: key.created_at,
+                id: key.id,
+            })
+            .collect();
+        let count = self.again.len() as u64;
+        self.transfer
+            .progress
+            .send_modify(|progress| progress.uploaded = progress.uploaded.saturating_sub(count));
+        true
+    }
+
+    /// What was refused for good, as far as anybody can tell.
+    fn judge_versions(&mut self) {
+        let versions = std::mem::take(&mut self.versions_refused);
+        if self.took_deletions {
+            return;
+        }
+        let now = self.transfer.clock.unix_seconds();
+        for (key, kind, prefix) in versions {
+            let entry = refused(&mut self.tally(), key, kind, prefix, now);
+            self.memory.enter(entry);
         }
     }
 
@@ -370,6 +439,11 @@ async fn read_again(transfer: &Transfer, waiting: VecDeque<Offer>) -> Result<Rea
     Ok(Read { offers, items: 0 })
 }
 
+/// Whether newer events of this kind replace older ones (NIP-01).
+fn has_address(kind: u16) -> bool {
+    KindClass::of(kind).has_coordinate()
+}
+
 async fn publish(transfer: &Transfer, offer: Offer) -> (Offer, Result<Publication, TransferError>) {
     let answer = transfer.line().offer(offer.key.id, &offer.json).await;
     (offer, answer)
@@ -390,7 +464,8 @@ impl From<PublishError> for TransferError {
 /// Counts a refusal; gives what is to be remembered of it.
 fn refused(
     tally: &mut Tally,
-    offer: &Offer,
+    key: CanonicalKey,
+    kind: u16,
     prefix: ReasonPrefix,
     now: u64,
 ) -> Option<NewOverlayEntry> {
@@ -398,7 +473,7 @@ fn refused(
     // It says nothing about the event: it is offered again in the next run.
     if prefix == ReasonPrefix::AuthRequired {
         let why = format!("refused by the peer: {}", prefix);
-        tally.hold_back(offer.key.id, &why);
+        tally.hold_back(key.id, &why);
         return None;
     }
     let remembered = match prefix {
@@ -407,11 +482,11 @@ fn refused(
         ReasonPrefix::TooLarge => TOO_LARGE_REMEMBERED,
         _ => POLICY_REMEMBERED,
     };
-    tally.refused_now.insert(offer.key.id);
+    tally.refused_now.insert(key.id);
     Some(NewOverlayEntry {
-        key: offer.key,
+        key,
         reason: OverlayReason::RefusedBy(prefix.code()),
-        kind: Some(offer.kind),
+        kind: Some(kind),
         expires_at: Some(now + remembered.as_secs()),
     })
 }

@@ -1,8 +1,9 @@
 //! What must be visible in the end, from all events that anybody ever published: slow and obvious.
 //!
 //! NIP-01 (of one coordinate the newest, in a tie the lowest id), NIP-09 (the author's own deletions, whatever the
-//! order), NIP-40 (not after its time). Where a version that was to expire superseded others, one of them may be left or
-//! none: whether anybody still has it depends on who met whom when. There only equality is demanded.
+//! order), NIP-40 (not after its time). Where a version that was to expire, or was deleted by its id, superseded others,
+//! one of them may be left or none: whether anybody still has it depends on who met whom when. There only equality is
+//! demanded, and that it is one at most.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -39,11 +40,27 @@ pub(crate) fn expected(published: &[Event], now: u64) -> Expected {
     expected
 }
 
-/// Whether a version may be nowhere, because it expires, or because one that expires superseded it.
+/// Whether a version may be nowhere, because it does not stay, or because one that does not stay superseded it.
 fn may_be_lost(published: &[Event], version: &Event) -> bool {
-    let expires = |event: &Event| expiration(event).is_some();
+    let goes = |event: &Event| {
+        expiration(event).is_some() || published.iter().any(|other| deletes(other, event))
+    };
     let mut others = published.iter();
-    expires(version) || others.any(|other| expires(other) && supersedes(other, version))
+    goes(version) || others.any(|other| goes(other) && supersedes(other, version))
+}
+
+/// Two versions of one address that are shown: the newer one, and the one that should have given way.
+pub(crate) fn beside_each_other<'e>(
+    published: &'e [Event],
+    shown: &BTreeSet<String>,
+) -> Option<(&'e Event, &'e Event)> {
+    let is_shown = |event: &&Event| shown.contains(&event.id.to_hex());
+    let newer = published.iter().filter(is_shown);
+    newer.into_iter().find_map(|newer| {
+        let mut others = published.iter().filter(is_shown);
+        let older = others.find(|older| supersedes(newer, older))?;
+        Some((newer, older))
+    })
 }
 
 fn tag<'e>(event: &'e Event, name: &str) -> Option<&'e str> {

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use constellation_event::{CanonicalKey, EventLimits, UnverifiedEvent};
+use constellation_event::{EventLimits, UnverifiedEvent};
 
 use crate::StoreError;
 use crate::environment::Table;
-use crate::index::{IndexKey, coordinate_of_record, decode_address_tombstone, index_keys};
+use crate::index::{IndexKey, address_deleted_up_to, coordinate_of_record, index_keys};
 use crate::keys::{self, Sequence};
 use crate::record::{Record, indexed_tags_of_record};
 use crate::segments::ITEMS_MAX;
@@ -150,13 +150,8 @@ fn check_record(
         if tables.coordinates.get(txn, &coordinate)? != Some(&sequence.key()[..]) {
             report.problem(|| format!("record {} is not the one at its address", sequence.0));
         }
-        let deleted = tables.deleted_addresses.get(txn, &coordinate)?;
-        let key = CanonicalKey {
-            created_at: record.created_at(),
-            id: *record.id(),
-        };
-        let deleted = deleted.map(decode_address_tombstone).transpose()?;
-        if deleted.is_some_and(|last| !key.supersedes(&last)) {
+        let deleted = address_deleted_up_to(tables, txn, &coordinate)?;
+        if deleted.is_some_and(|until| record.created_at() <= until) {
             report.problem(|| {
                 format!(
                     "record {} is stored though its address is deleted",

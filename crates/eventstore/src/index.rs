@@ -160,15 +160,41 @@ pub(crate) fn coordinate_of_record(
     ))
 }
 
-/// Time 5 ‖ id 32.
-pub(crate) fn decode_address_tombstone(value: &[u8]) -> Result<CanonicalKey, StoreError> {
+/// The time up to which the versions of an address are deleted.
+pub(crate) fn address_deleted_up_to(
+    tables: &Tables,
+    txn: &RoTxn<'_, WithoutTls>,
+    coordinate: &CoordinateKey,
+) -> Result<Option<u64>, StoreError> {
+    match tables.deleted_addresses.get(txn, coordinate)? {
+        Some(value) => decode_address_tombstone(value),
+        None => Ok(None),
+    }
+}
+
+/// Time 5 ‖ 32 zeros: the time up to which an address is deleted. `None` for what says nothing of an address any more
+/// ([`is_version_tombstone`]).
+fn decode_address_tombstone(value: &[u8]) -> Result<Option<u64>, StoreError> {
+    let (time, version) = parts_of_tombstone(value)?;
+    Ok((version == [0; 32]).then(|| keys::time_from_key(time)))
+}
+
+pub(crate) fn encode_address_tombstone(until: u64) -> [u8; 37] {
+    let mut value = [0; 37];
+    value[..5].copy_from_slice(&keys::time_key(until));
+    value
+}
+
+/// Whether a tombstone names a version instead of a time alone, as deletions by id once left them.
+pub(crate) fn is_version_tombstone(value: &[u8]) -> Result<bool, StoreError> {
+    let (_, version) = parts_of_tombstone(value)?;
+    Ok(version != [0; 32])
+}
+
+fn parts_of_tombstone(value: &[u8]) -> Result<([u8; 5], [u8; 32]), StoreError> {
     let damaged = || StoreError::damaged("deleted_addresses: a value of the wrong length");
-    let (time, id) = value.split_at_checked(5).ok_or_else(damaged)?;
-    let time: [u8; 5] = time.try_into().map_err(|_| damaged())?;
-    Ok(CanonicalKey {
-        created_at: keys::time_from_key(time),
-        id: id.try_into().map_err(|_| damaged())?,
-    })
+    let (time, version) = value.split_first_chunk::<5>().ok_or_else(damaged)?;
+    Ok((*time, version.try_into().map_err(|_| damaged())?))
 }
 
 pub(crate) fn decode_time(value: Option<&[u8]>) -> Result<Option<u64>, StoreError> {

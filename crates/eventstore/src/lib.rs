@@ -20,6 +20,7 @@ mod error;
 mod index;
 mod keys;
 mod known;
+mod old_tombstones;
 mod outsiders;
 mod overlay;
 mod pending;

@@ -1,15 +1,18 @@
 //! Verdicts on events that are not stored, so that they are neither fetched again nor counted as a difference (D8).
 //!
 //! A verdict that follows from the content of a verified event holds whoever lists the event: it is kept once,
-//! under the id. Each verdict knows when it lapses: a superseded event when its superseder goes, a future one
-//! when its time comes, one out of scope when the scope comes to cover it, a blocked one when the captain takes it back. Bounded, oldest dropped first.
+//! under the id. A verdict is looked at anew whenever it is asked for, against what is stored at that moment, so none
+//! outlives what it rests on: one that an event is superseded falls when its superseder goes (is deleted by its id,
+//! expires and is swept, is purged), one that a version of an address is deleted when no tombstone says so, a future one
+//! when its time comes, one out of scope when the scope comes to cover it, a blocked one when the captain takes it back.
+//! Bounded, oldest dropped first.
 //! Says nothing about what a peer lists: that is the overlay's.
 
 use constellation_event::{CanonicalKey, Rejection, VerifiedEvent};
 
 use crate::StoreError;
 use crate::blocking::is_blocked;
-use crate::index::at_coordinate;
+use crate::index::{address_deleted_up_to, at_coordinate, decode_time};
 use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence};
 use crate::record::Header;
 use crate::store::Snapshot;
@@ -147,6 +150,11 @@ impl Snapshot<'_> {
         Ok(match verdict.reason {
             Rejection::Superseded => at_coordinate(self.tables(), &self.txn, &verdict.coordinate)?
                 .is_some_and(|(_, current)| current.supersedes(key)),
+            // Nothing but an earlier version of this program remembered one that no tombstone speaks of (see
+            // `old_tombstones.rs`). What has no address is deleted by its id, for ever.
+            Rejection::Deleted if verdict.coordinate != NO_COORDINATE => {
+                self.has_tombstone(verdict, key)?
+            }
             Rejection::Future => {
                 lapse.now.saturating_add(FUTURE_TOLERANCE_SECONDS) < verdict.created_at
             }
@@ -161,6 +169,21 @@ impl Snapshot<'_> {
             )?,
             _ => true,
         })
+    }
+
+    /// Whether a version of an address is deleted: it, the address, or all that its author wrote then.
+    fn has_tombstone(&self, verdict: &Verdict, key: &CanonicalKey) -> Result<bool, StoreError> {
+        let tables = self.tables();
+        let of_id = keys::deleted_id_key(&key.id, verdict.author);
+        if tables.deleted_ids.get(&self.txn, &of_id)?.is_some() {
+            return Ok(true);
+        }
+        let of_address = address_deleted_up_to(tables, &self.txn, &verdict.coordinate)?;
+        let of_author = tables
+            .vanished
+            .get(&self.txn, &verdict.author.0.to_be_bytes())?;
+        let until = of_address.max(decode_time(of_author)?);
+        Ok(until.is_some_and(|until| key.created_at <= until))
     }
 }
 

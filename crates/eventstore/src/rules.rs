@@ -1,12 +1,14 @@
 //! The event rules: what is kept, what gives way, what is removed (NIP-01, 09, 40, 62, 59).
 //!
-//! Takes a verified event inside a transaction, gives its [`Admission`]. Invariant: whatever the order in which a set
-//! of events arrives, the same events are stored in the end, because deletions leave tombstones: for an id, for an
-//! address up to a time, and for an address up to the version that was deleted by its id. Nobody deletes for others
-//! (but the addressee of a gift wrap), and nothing deletes a deletion. Does not decide who may write, nor what is in
-//! scope. Worst case: a deletion of 5,000 tags costs 5,000 look-ups.
+//! Takes a verified event inside a transaction, gives its [`Admission`]. Invariant: of each address the newest version is
+//! stored of those that came, are not deleted, and were not superseded when they came; deletions leave tombstones, for
+//! an id, or for an address up to a time, so what they name is gone whatever the order of arrival. A version that was
+//! deleted by its id, or that expired, supersedes nothing any more: those before it come back where anybody still has
+//! one, and once all that is stored anywhere has travelled, all stores are equal. Nobody deletes for others (but the
+//! addressee of a gift wrap), and nothing deletes a deletion. Does not decide who may write, nor what is in scope.
+//! Worst case: a deletion of 5,000 tags costs 5,000 look-ups.
 
-use constellation_event::{CanonicalKey, KindClass, Rejection, VerifiedEvent};
+use constellation_event::{KindClass, Rejection, VerifiedEvent};
 use nostr::event::Kind;
 
 use crate::StoreError;
@@ -14,7 +16,7 @@ use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence, TIME_MAX};
 use crate::record::Header;
 use crate::transaction::Transaction;
 
-const KIND_DELETION: u16 = 5;
+pub(crate) const KIND_DELETION: u16 = 5;
 pub(crate) const KIND_VANISH: u16 = 62;
 pub(crate) const KIND_GIFT_WRAP: u16 = 1059;
 const ALL_RELAYS: &str = "ALL_RELAYS";
@@ -66,7 +68,10 @@ impl Transaction<'_> {
         if let Some(author) = author
             && self.is_deleted(event, author)?
         {
-            self.learn_from_deleted(event, author)?;
+            if event.kind() == KIND_DELETION {
+                // Its author has vanished since; what it names may be newer than that.
+                self.apply_deletion(event, author)?;
+            }
             return Ok(Admission::Refused(Rejection::Deleted));
         }
         if event.kind() == KIND_GIFT_WRAP && self.is_unwanted_gift(event)? {
@@ -132,27 +137,8 @@ impl Transaction<'_> {
         match self.coordinate_of(event, author) {
             Some(coordinate) => Ok(self
                 .address_deleted_up_to(&coordinate)?
-                .is_some_and(|last| !event.canonical_key().supersedes(&last))),
+                .is_some_and(|until| event.created_at() <= until)),
             None => Ok(false),
-        }
-    }
-
-    /// What a deleted event would have done had it come before its deletion, it does now.
-    fn learn_from_deleted(
-        &mut self,
-        event: &VerifiedEvent,
-        author: AuthorNumber,
-    ) -> Result<(), StoreError> {
-        if event.kind() == KIND_DELETION {
-            // Its author has vanished since; what it names may be newer than that.
-            return self.apply_deletion(event, author);
-        }
-        match self.coordinate_of(event, author) {
-            // It would have superseded the versions before it.
-            Some(coordinate) if self.has_id_tombstone(&event.id(), author)? => {
-                self.delete_address(&coordinate, event.canonical_key())
-            }
-            _ => Ok(()),
         }
     }
 
@@ -194,14 +180,9 @@ impl Transaction<'_> {
                     }
                 }
                 "a" => {
-                    if let Some((kind, identifier)) = own_address(value, deletion) {
+                    if let Some((kind, identifier)) = own_address(value, deletion.author()) {
                         let coordinate = keys::coordinate_key(deleter, kind, identifier);
-                        // The lowest id of that second: nothing supersedes it but a later event.
-                        let up_to = CanonicalKey {
-                            created_at: deletion.created_at(),
-                            id: [0; 32],
-                        };
-                        self.delete_address(&coordinate, up_to)?;
+                        self.delete_address(&coordinate, deletion.created_at())?;
                     }
                 }
                 _ => {}
@@ -210,17 +191,13 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Deletes one event, for ever. Of the versions that it superseded none is brought back from here: they are gone.
     fn delete_id(&mut self, target: &[u8; 32], deleter: AuthorNumber) -> Result<(), StoreError> {
         self.put_id_tombstone(target, deleter)?;
-        let Some(found) = self.deletable(target, deleter)? else {
-            return Ok(());
-        };
-        let removed = self.remove_refused(found, Rejection::Deleted)?;
-        match removed.coordinate {
-            // The versions before it were superseded: they do not come back because it went.
-            Some(coordinate) => self.delete_address(&coordinate, removed.key),
-            None => Ok(()),
+        if let Some(found) = self.deletable(target, deleter)? {
+            self.remove_refused(found, Rejection::Deleted)?;
         }
+        Ok(())
     }
 
     /// The stored event with this id, if `deleter` may delete it.
@@ -254,21 +231,17 @@ impl Transaction<'_> {
         Ok(None)
     }
 
-    /// Deletes every version of an address up to and including `last`, for ever.
-    fn delete_address(
-        &mut self,
-        coordinate: &CoordinateKey,
-        last: CanonicalKey,
-    ) -> Result<(), StoreError> {
+    /// Deletes every version of an address that is not newer than `until` (Unix seconds), for ever.
+    fn delete_address(&mut self, coordinate: &CoordinateKey, until: u64) -> Result<(), StoreError> {
         if self
             .address_deleted_up_to(coordinate)?
-            .is_some_and(|known| !last.supersedes(&known))
+            .is_some_and(|known| until <= known)
         {
             return Ok(());
         }
-        self.put_address_tombstone(coordinate, &last)?;
+        self.put_address_tombstone(coordinate, until)?;
         if let Some((sequence, key)) = self.at_coordinate(coordinate)?
-            && !key.supersedes(&last)
+            && key.created_at <= until
         {
             self.remove_refused(sequence, Rejection::Deleted)?;
         }
@@ -320,13 +293,13 @@ fn same_url(a: &str, b: &str) -> bool {
         .eq_ignore_ascii_case(b.trim_end_matches('/'))
 }
 
-/// Kind and identifier of an address `kind:pubkey:identifier` that belongs to the author of `deletion`.
-fn own_address<'v>(value: &'v str, deletion: &VerifiedEvent) -> Option<(u16, &'v str)> {
+/// Kind and identifier of an address `kind:pubkey:identifier` that belongs to `author` (32 bytes).
+pub(crate) fn own_address<'v>(value: &'v str, author: &[u8; 32]) -> Option<(u16, &'v str)> {
     let mut parts = value.splitn(3, ':');
     let kind: u16 = parts.next()?.parse().ok()?;
     let pubkey = nostr::key::PublicKey::from_hex(parts.next()?).ok()?;
     let identifier = parts.next().unwrap_or_default();
-    if pubkey.as_bytes() != deletion.author() {
+    if pubkey.as_bytes() != author {
         return None;
     }
     match KindClass::of_kind(Kind::from_u16(kind)) {

@@ -15,6 +15,7 @@ use crate::environment::{Environment, ReadTxn, Tables};
 use crate::ephemeral::{EphemeralNews, EphemeralRing};
 use crate::index::find_by_id;
 use crate::keys::{self, AuthorNumber, Sequence};
+use crate::old_tombstones;
 use crate::record::Record;
 use crate::segments::{Builder, Segments};
 use crate::writer::Writer;
@@ -112,7 +113,7 @@ pub struct Store {
 /// See [`OpenError`]. Opening the same folder twice in a process is refused by the database.
 pub fn open(folder: &Path, options: Options) -> Result<(Store, Writer), OpenError> {
     let environment = Environment::open(folder, options.map_bytes)?;
-    let (txn_id, version) = {
+    let (txn_id, version, old) = {
         let txn = environment.read()?;
         let mut builder = Builder::default();
         for entry in environment
@@ -133,6 +134,7 @@ pub fn open(folder: &Path, options: Options) -> Result<(Store, Writer), OpenErro
                 segments: Arc::new(builder.finish()),
                 last_sequence,
             },
+            old_tombstones::find(&environment.tables, &txn)?,
         )
     };
     let shared = Arc::new(Shared {
@@ -141,7 +143,8 @@ pub fn open(folder: &Path, options: Options) -> Result<(Store, Writer), OpenErro
         ephemeral: Mutex::new(EphemeralRing::default()),
         options,
     });
-    let writer = Writer::new(Arc::clone(&shared), version)?;
+    let mut writer = Writer::new(Arc::clone(&shared), version)?;
+    old_tombstones::replace(&mut writer, &old)?;
     Ok((Store { shared }, writer))
 }
 

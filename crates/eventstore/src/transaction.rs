@@ -12,8 +12,8 @@ use heed::{PutFlags, RwTxn};
 use crate::StoreError;
 use crate::environment::Tables;
 use crate::index::{
-    at_coordinate, coordinate_of_record, decode_address_tombstone, decode_time, find_by_id_unless,
-    index_keys,
+    address_deleted_up_to, at_coordinate, coordinate_of_record, decode_time,
+    encode_address_tombstone, find_by_id_unless, index_keys,
 };
 use crate::keys::{self, AuthorNumber, CoordinateKey, Sequence};
 use crate::pending::Pending;
@@ -289,24 +289,20 @@ impl Transaction<'_> {
         Ok(self.tables.deleted_ids.put(&mut self.txn, &key, &[])?)
     }
 
-    /// The last version of an address that is deleted, with all before it.
+    /// The time up to which the versions of an address are deleted.
     pub(crate) fn address_deleted_up_to(
         &self,
         coordinate: &CoordinateKey,
-    ) -> Result<Option<CanonicalKey>, StoreError> {
-        self.tables
-            .deleted_addresses
-            .get(&self.txn, coordinate)?
-            .map(decode_address_tombstone)
-            .transpose()
+    ) -> Result<Option<u64>, StoreError> {
+        address_deleted_up_to(self.tables, &self.txn, coordinate)
     }
 
     pub(crate) fn put_address_tombstone(
         &mut self,
         coordinate: &CoordinateKey,
-        last: &CanonicalKey,
+        until: u64,
     ) -> Result<(), StoreError> {
-        let value = [&keys::time_key(last.created_at)[..], &last.id].concat();
+        let value = encode_address_tombstone(until);
         Ok(self
             .tables
             .deleted_addresses

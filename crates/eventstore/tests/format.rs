@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 
 use common::{TestStore, event, keys, open, options};
+use constellation_event::{Rejection, VerifiedEvent};
 use constellation_eventstore::{
-    Block, BlockTarget, CheckReport, FORMAT, OpenError, StoreError, check,
+    Admission, Block, BlockTarget, CheckReport, FORMAT, Known, Lapse, OpenError, StoreError, check,
 };
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, EnvOpenOptions, RwTxn};
@@ -156,6 +157,80 @@ fn a_store_from_before_events_could_be_blocked_opens() {
         record.expect("kept").is_hidden()
     };
     assert!(record_of(&store));
+    assert!(check(&store, true).expect("readable").is_consistent());
+}
+
+/// Deletions by id once left a tombstone "up to this version" at the address, in the place of what a deletion of the
+/// address had left there.
+#[test]
+fn in_a_store_from_before_a_deletion_by_id_no_longer_keeps_older_versions_away() {
+    let mut store = open();
+    let version = |kind, time| event(1, kind, time, &[&["d", "post"]], "");
+    let address = format!("30023:{}:post", keys(1).public_key());
+    let of_address = event(1, 5, 150, &[&["a", &address]], "");
+    let newest = [version(30_023, 200), version(30_024, 200)];
+    let id = |event: &VerifiedEvent| event.to_event().id.to_hex();
+    let by_id = event(
+        1,
+        5,
+        300,
+        &[&["e", &id(&newest[0])], &["e", &id(&newest[1])]],
+        "",
+    );
+    store.admit(&[of_address, by_id]);
+    store.admit(&newest);
+    let away = [version(30_023, 160), version(30_024, 100)];
+    store
+        .writer
+        .transact(|transaction| {
+            away.iter()
+                .try_for_each(|event| transaction.refuse(event, Rejection::Deleted))
+        })
+        .expect("healthy");
+    let folder = close(store);
+    tamper(folder.path(), Some("deleted_addresses"), |table, txn| {
+        let (key, value) = table.first(txn).expect("readable").expect("a tombstone");
+        let (mut key, mut value) = (key.to_vec(), value.to_vec());
+        for event in &newest {
+            value[3..5].copy_from_slice(&200u16.to_be_bytes());
+            value[5..].copy_from_slice(&event.id());
+            key[4..6].copy_from_slice(&event.kind().to_be_bytes());
+            table.put(txn, &key, &value).expect("writable");
+        }
+        assert_eq!(table.len(txn).expect("readable"), 2);
+    });
+    for _opening in 0..2 {
+        let (store, _writer) =
+            constellation_eventstore::open(folder.path(), options()).expect("it opens");
+        assert!(check(&store, true).expect("readable").is_consistent());
+        let lapse = Lapse {
+            now: common::NOW,
+            covers: &|_, _| true,
+        };
+        let snapshot = store.snapshot().expect("readable");
+        let ids = away.each_ref().map(VerifiedEvent::id);
+        let known = snapshot.known(&ids, &lapse).expect("readable");
+        assert_eq!(known, [Known::Unknown; 2], "they are asked for again");
+    }
+    let (store, mut writer) =
+        constellation_eventstore::open(folder.path(), options()).expect("it opens");
+    let refused = Admission::Refused(Rejection::Deleted);
+    for (version, expected) in [
+        (version(30_023, 140), Some(refused)),
+        (newest[0].clone(), Some(refused)),
+        (newest[1].clone(), Some(refused)),
+        (away[0].clone(), None),
+        (away[1].clone(), None),
+    ] {
+        let admission = writer
+            .transact(|transaction| transaction.admit(&version, common::NOW))
+            .expect("healthy")
+            .value;
+        match expected {
+            Some(expected) => assert_eq!(admission, expected),
+            None => assert!(matches!(admission, Admission::Stored(_)), "{admission:?}"),
+        }
+    }
     assert!(check(&store, true).expect("readable").is_consistent());
 }
 

@@ -110,6 +110,8 @@ struct Model<'p> {
     pool: &'p [VerifiedEvent],
     refused: Vec<(usize, Rejection)>,
     overlays: [Vec<ModelEntry>; 2],
+    /// Of what a deletion came.
+    deleted: BTreeSet<usize>,
 }
 
 struct View<'v> {
@@ -149,7 +151,8 @@ impl Model<'_> {
     }
 
     fn stands(&self, event: usize, reason: Rejection, view: &View<'_>) -> bool {
-        let event = &self.pool[event];
+        let number = event;
+        let event = &self.pool[number];
         match reason {
             Rejection::Superseded => self.pool.iter().any(|other| {
                 event.kind() == 0
@@ -158,6 +161,8 @@ impl Model<'_> {
                     && view.stored.contains(&other.id())
                     && other.canonical_key().supersedes(&event.canonical_key())
             }),
+            // A deletion of what has an address is looked for again.
+            Rejection::Deleted => event.kind() != 0 || self.deleted.contains(&number),
             Rejection::Future => view.now + FUTURE_TOLERANCE_SECONDS < event.created_at(),
             Rejection::OutOfScope => !view
                 .covered
@@ -368,15 +373,10 @@ impl Model<'_> {
             Op::Admit { event } => {
                 let before = store.ids();
                 store.admit(&pool[*event..=*event]);
-                // A version that is deleted already takes the older ones with it.
-                let reason = if store.ids().contains(&pool[*event].id()) {
-                    Rejection::Superseded
-                } else {
-                    Rejection::Deleted
-                };
-                self.note_gone(&before, store, reason);
+                self.note_gone(&before, store, Rejection::Superseded);
             }
             Op::Delete { event: target } => {
+                self.deleted.insert(*target);
                 let target = pool[*target].to_event();
                 let author = (1..=3)
                     .find(|author| keys(*author).public_key() == target.pubkey)
@@ -428,7 +428,7 @@ proptest! {
         since in proptest::option::weighted(0.3, 0..2_500u64),
     ) {
         let pool = pool();
-        let mut model = Model { pool: &pool, refused: Vec::new(), overlays: Default::default() };
+        let mut model = Model { pool: &pool, refused: Vec::new(), overlays: Default::default(), deleted: BTreeSet::new() };
         let mut store = open_with(options());
         let some = SetScope {
             kinds: KindSet::Only(kinds),

@@ -5,7 +5,7 @@ mod common;
 use common::{NOW, event, keys, open};
 use constellation_event::Rejection;
 use constellation_eventstore::Admission::{Duplicate, Ephemeral, Refused, Stored};
-use constellation_eventstore::Sequence;
+use constellation_eventstore::{Lapse, Sequence};
 
 fn stored(number: u64) -> constellation_eventstore::Admission {
     Stored(Sequence(number))
@@ -312,31 +312,6 @@ fn a_number_is_never_used_twice() {
 }
 
 #[test]
-fn an_older_version_does_not_come_back_because_the_newer_one_was_deleted() {
-    let old = event(1, 0, 100, &[], "old");
-    let new = event(1, 0, 200, &[], "new");
-    let deletion = event(1, 5, 300, &[&["e", &new.to_event().id.to_hex()]], "");
-    for order in [
-        [0, 1, 2],
-        [0, 2, 1],
-        [1, 0, 2],
-        [1, 2, 0],
-        [2, 0, 1],
-        [2, 1, 0],
-    ] {
-        let mut store = open();
-        for index in order {
-            store.admit(&[[&old, &new, &deletion][index].clone()]);
-        }
-        assert_eq!(store.ids(), [deletion.id()], "{order:?}");
-        let newest = event(1, 0, 201, &[], "newest");
-        store.admit(std::slice::from_ref(&newest));
-        assert!(store.ids().contains(&newest.id()), "a later one is welcome");
-        store.assert_consistent();
-    }
-}
-
-#[test]
 fn a_deletion_counts_whether_it_came_before_or_after_its_author_vanished() {
     let note = event(1, 1, 300, &[], "newer than the request to vanish");
     let deletion = event(1, 5, 100, &[&["e", &note.to_event().id.to_hex()]], "");
@@ -442,8 +417,6 @@ fn a_failed_transaction_leaves_nothing_behind() {
 
 #[test]
 fn what_gave_way_is_not_asked_for_again() {
-    use constellation_eventstore::Lapse;
-
     let mut store = open();
     let (old, new) = (event(1, 0, 100, &[], "old"), event(1, 0, 200, &[], "new"));
     let note = event(1, 1, 100, &[], "regretted");
