@@ -223,6 +223,9 @@ pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const PLUGIN_REAP_DEADLINE: Duration = Duration::from_secs(5);
 /// Write policy plugin: between two lines in the log about what goes wrong with it.
 pub const PLUGIN_LOG_EVERY: Duration = Duration::from_secs(60);
+/// Write policy plugin: questions under way about what one exchange or live link brought. As many in vain, and the rest of
+/// what came together is not asked about.
+pub const PLUGIN_SCREENED_AT_ONCE: usize = 16;
 /// Graph: authors in scope, unless the configuration says otherwise: 1.6 MB, and 3.4 MB in a filter.
 pub const GRAPH_AUTHORS_DEFAULT: usize = 50_000;
 /// Graph: the most that can be configured.
@@ -251,7 +254,8 @@ pub const LIVE_LINKS_MAX: usize = 8;
 pub const LIVE_RELAY_LINKS_MAX: usize = 8;
 /// Live: records that may be new to a link and still go over it one by one; above, reconciling is cheaper.
 pub const LIVE_BACKLOG_MAX: u64 = 4_096;
-/// Live: ids remembered for each link, so that nothing goes back to where it came from. More than a backlog.
+/// Ids remembered of each peer with which a link stands or an exchange goes on, so that nothing goes back over a live link
+/// to where it came from. More than a backlog.
 pub const LIVE_RECENT_IDS: usize = 8_192;
 /// Live: EVENTs of a link whose OK has not come, and their bytes.
 pub const LIVE_PUSHES_IN_FLIGHT: usize = 256;
@@ -263,6 +267,10 @@ pub const LIVE_ARRIVALS_IN_FLIGHT: usize = 1_024;
 pub const LIVE_ARRIVAL_BYTES_IN_FLIGHT: usize = 2 << 20;
 /// Live: after so long without a word from the other end it is asked for one: connections die without saying so.
 pub const LIVE_SILENCE: Duration = Duration::from_secs(60);
+/// Live: authors in one subscription at a relay that is no station: 60 kB, which any relay reads that says nothing of it.
+pub const LIVE_AUTHORS_PER_FILTER: usize = 900;
+/// Live: how long after the authors in scope have changed such a relay is asked anew; twice that if they change again.
+pub const LIVE_ASKED_ANEW_FIRST: Duration = Duration::from_secs(1);
 /// Live: a station that is away is dialled again after a twentieth of the time that it has been away, within these.
 pub const LIVE_REDIAL_FIRST: Duration = Duration::from_millis(500);
 /// The most: a station that was away for two hours.

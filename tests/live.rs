@@ -1,11 +1,17 @@
 //! Live links with the real binary and, where there are many stations, with stations in this process: what is published on
 //! one is everywhere at once, nothing goes back to where it came from, a gap is closed, and who may not share has no links.
 
+#[path = "live/by_author.rs"]
+mod by_author;
 mod common;
+#[path = "live/echo.rs"]
+mod echo;
 #[path = "live/many.rs"]
 mod many;
 #[path = "live/relays.rs"]
 mod relays;
+#[path = "live/twenty.rs"]
+mod twenty;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::tunnelled::{address, own_node};
-use common::{Home, Station, author, notes, wait_until};
+use common::{Home, Station, author, note, notes, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -116,6 +116,60 @@ fn a_reload_that_names_another_constellation_stops_all_sharing_and_one_that_name
     running.stop();
     let _running = one.start();
     assert_eq!(one.status()["halted"], Value::Null);
+}
+
+#[test]
+fn a_reload_that_names_another_constellation_ends_the_run_under_way_and_keeps_what_was_verified() {
+    let (home, peer) = (
+        Home::with_config(&named("ours", common::QUIET)),
+        Home::new(),
+    );
+    let long = "x".repeat(2_000);
+    let all: Vec<_> = (0..1_500)
+        .map(|number| {
+            note(
+                &author(1),
+                1_700_000_000 + number,
+                &format!("{number} {long}"),
+            )
+        })
+        .collect();
+    peer.import(&all);
+    let at_peer = peer.start();
+    // It takes a quarter of a minute by itself.
+    let slow = format!(
+        "{}[[peers]]\naddress = \"{}\"\nbandwidth = 250000\n",
+        common::QUIET,
+        at_peer.address()
+    );
+    home.configure(&named("ours", &slow));
+    let running = home.start();
+    let run = home.spawn(&["sync", "--json"]);
+    wait_until("something is stored", || home.count("{}") > 0);
+    home.configure(&named("theirs", &slow));
+    running.signal(Signal::HUP);
+    let report = run.finish().with_code(1).json();
+    let exchange = &report["peers"][0];
+    assert_eq!(exchange["outcome"], "partial", "{exchange}");
+    assert_eq!(exchange["error"]["reason"], "halted", "{exchange}");
+    assert!(is_halted(&home));
+    assert_eq!(home.status()["run_in_progress"], false);
+    let kept = home.count("{}");
+    let stored = exchange["stored"].as_u64().expect("a number");
+    assert!(
+        stored > 0 && kept >= stored && kept < 1_500,
+        "{kept} {exchange}"
+    );
+    home.run(&["sync"]).with_code(2);
+
+    // What was verified is not fetched again.
+    home.configure(&named("ours", &slow));
+    running.signal(Signal::HUP);
+    wait_until("it goes on", || home.status()["halted"].is_null());
+    let report = home.sync(&[], 0);
+    assert_eq!(report["peers"][0]["stored"], 1_500 - kept, "{report}");
+    assert_eq!(home.count("{}"), 1_500);
+    home.verify();
 }
 
 #[test]

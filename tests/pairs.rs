@@ -5,8 +5,10 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::fake_relay::{Asks, Delivery, FakeRelay, Listing, Negentropy, Publishing, Script};
+use common::tunnelled::{address, own_node, peer_id, text};
 use common::{
-    Home, author, deletion, event, forged, ids_of, nobody, note, notes, now, with_bad_signature,
+    Home, author, deletion, event, forged, ids_of, nobody, note, notes, now, wait_until,
+    with_bad_signature,
 };
 use nostr::event::Event;
 use serde_json::{Value, json};
@@ -408,7 +410,7 @@ fn who_cannot_be_reached_or_named_is_told_in_words() {
     let home = Home::new();
     let station = "/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
     let refused = home.run(&["mirror", relay.address(), station]).with_code(2);
-    assert!(refused.err.contains("tunnel open strfry"), "{refused:?}");
+    assert!(refused.err.contains("switched off"), "{refused:?}");
     let twice = home
         .run(&["diff", relay.address(), relay.address()])
         .with_code(2);
@@ -418,4 +420,54 @@ fn who_cannot_be_reached_or_named_is_told_in_words() {
         .with_code(3)
         .out;
     assert!(shown.contains("failed"), "{shown}");
+}
+
+#[test]
+fn stations_are_named_by_peer_id_or_name_and_reached_by_the_station_that_runs_or_is_opened() {
+    let named = format!("[station]\nname = \"bureau\"\n{}", own_node(""));
+    let (one, other, third) = (
+        Home::with_config(&own_node("")),
+        Home::with_config(&named),
+        Home::new(),
+    );
+    let running = one.start();
+    let _at_other = other.start();
+    let at_third = third.start();
+    let invited = one.run(&["invite", "--json"]).with_code(0).json();
+    other.run(&["join", &text(&invited["token"])]).with_code(0);
+    let at = now() - 10_000;
+    other.import(&notes(&author(1), at, 50));
+    third.import(&notes(&author(2), at, 20));
+
+    let id = peer_id(&other);
+    let to_third = at_third.address();
+    let differing = one
+        .run(&["diff", &id, to_third, "--json"])
+        .with_code(1)
+        .json();
+    let only = (&differing["a"]["only"], &differing["b"]["only"]);
+    assert_eq!(only, (&json!(50), &json!(20)), "{differing:#}");
+    assert_eq!(differing["a"]["address"], format!("/p2p/{id}"));
+    wait_until("it is known what the station calls itself", || {
+        let peers = one.run(&["peers", "--json"]).with_code(0);
+        peers.out.contains("bureau")
+    });
+    let mirrored = one
+        .run(&["mirror", "bureau", to_third, "--json"])
+        .with_code(0)
+        .json();
+    assert_eq!(mirrored["outcome"], "converged", "{mirrored:#}");
+    assert_eq!((other.count("{}"), third.count("{}")), (70, 70));
+    assert_eq!(one.count("{}"), 0, "nothing is kept on the way");
+    let unknown = one.run(&["diff", "nobody", to_third]).with_code(2);
+    assert!(unknown.err.contains("calls itself so"), "{unknown:?}");
+
+    // Where no station runs, it is opened for as long as this takes; and nobody gets in by a stranger's.
+    running.stop();
+    one.run(&["diff", &address(&other), to_third]).with_code(0);
+    let stranger = Home::with_config(&own_node(""));
+    let refused = stranger
+        .run(&["diff", &address(&other), to_third, "--json"])
+        .with_code(3);
+    assert!(!refused.json()["a"]["error"].is_null(), "{refused:?}");
 }

@@ -21,6 +21,7 @@ use constellation::limits::{
 };
 use constellation::peer::Visitors;
 use constellation::random::Random;
+use constellation::recent_ids::BroughtByPeers;
 use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
     Deadlines, ExchangeContext, Outcome, PeerReport, Remembered, RunReport, ScopeOptions,
@@ -525,6 +526,8 @@ async fn exchange_with(
         nostr_key,
         own: *station.known_as().borrow(),
         visitors: Visitors::default(),
+        brought: BroughtByPeers::default(),
+        plugin: None,
         clock: Clock::system(),
         random: Random::system(),
         tasks: tasks.clone(),

@@ -204,6 +204,8 @@ fn settle(report: &mut ImportReport, (settled, bytes): (Vec<(u64, Verdict)>, usi
             // Nothing keeps it, so importing it was in vain.
             Verdict::Ephemeral => report.reject(line, Rejection::OutOfScope),
             Verdict::Rejected(reason) => report.reject(line, reason),
+            // The captain's own hand asks no policy.
+            Verdict::Undecided => report.reject(line, Rejection::WritePolicy),
         }
     }
     bytes

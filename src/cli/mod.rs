@@ -20,6 +20,7 @@ mod init;
 mod members;
 mod moderation;
 mod pair_arguments;
+mod pair_sides;
 mod pairs;
 mod progress;
 mod run;

@@ -7,19 +7,19 @@ use clap::Args;
 use nostr::key::PublicKey;
 
 use super::arguments::parse_time;
+use super::pair_sides::PairSide;
 use crate::pairs::Towards;
-use crate::peer::PeerAddress;
 use crate::sync::KindsSpec;
 
 /// Two relays, and which of their events.
 #[derive(Debug, Args)]
 pub(super) struct PairArguments {
-    /// The first relay: ws://host:port or wss://host
+    /// The first: a relay (ws://host:port or wss://host), or a station (its PeerID, /p2p/<PeerID>, or what it calls itself)
     #[arg(value_name = "A")]
-    pub(super) first: PeerAddress,
-    /// The second relay
+    pub(super) first: PairSide,
+    /// The second
     #[arg(value_name = "B")]
-    pub(super) second: PeerAddress,
+    pub(super) second: PairSide,
     /// Only the last N days; 0 is the whole history
     #[arg(long, value_name = "N", conflicts_with = "since")]
     pub(super) days: Option<u32>,

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::arguments::Global;
 use super::exit::{Exit, Failure};
 use super::pair_arguments::{DiffArguments, MirrorArguments, PairArguments, PairAuthors};
+use super::pair_sides::Reached;
 use super::progress::ProgressView;
 use super::sync::left_over;
 use super::table::{bytes, seconds};
@@ -16,9 +17,9 @@ use crate::pairs::{
     Method, PairContext, PairOutcome, PairProgress, PairReport, PairRequest, PairTask, SideReport,
     run,
 };
-use crate::peer::{PeerAddress, Target};
+use crate::peer::PeerAddress;
 use crate::random::Random;
-use crate::relay_client::{Dialer, NostrKey};
+use crate::relay_client::NostrKey;
 use crate::sync::{AuthorsSpec, Deadlines, SyncRequest, plan};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
@@ -52,14 +53,28 @@ async fn carry_out(
     arguments: PairArguments,
     task: PairTask,
 ) -> Result<Exit, Failure> {
+    let sides = [arguments.first.clone(), arguments.second.clone()];
+    let reached = Reached::sides(global, sides).await?;
+    let done = between(global, &reached, arguments, task).await;
+    reached.close().await;
+    done
+}
+
+async fn between(
+    global: &Global,
+    reached: &Reached,
+    arguments: PairArguments,
+    task: PairTask,
+) -> Result<Exit, Failure> {
     let json = arguments.json;
     let clock = Clock::system();
-    let request = request_of(global, arguments, task, &clock)?;
+    let addresses = reached.addresses.clone();
+    let request = request_of(global, arguments, addresses, task, &clock)?;
     let random = Random::system();
     let tasks = TaskGroup::new(TASKS_MAX);
     let (progress, announced) = tokio::sync::watch::channel(PairProgress::default());
     let context = PairContext {
-        dialer: Arc::new(Dialer::new()),
+        dialer: Arc::clone(&reached.dialer),
         nostr_key: nostr_key(global, &random).await?,
         clock,
         random,
@@ -109,19 +124,10 @@ async fn carry_out(
 fn request_of(
     global: &Global,
     arguments: PairArguments,
+    addresses: [PeerAddress; 2],
     task: PairTask,
     clock: &Clock,
 ) -> Result<PairRequest, Failure> {
-    let addresses = [arguments.first, arguments.second];
-    for address in &addresses {
-        if let Target::Station(_) = address.target() {
-            return Err(Failure::usage(format!(
-                "{address}: diff and mirror reach relays (ws://, wss://), not stations by PeerID, whose tunnels need \
-                 this station's identity; open one with: constellation tunnel open strfry {address}, and name the \
-                 local port that it tells"
-            )));
-        }
-    }
     let wanted = SyncRequest {
         days: arguments.days,
         since: arguments.since,

@@ -61,14 +61,16 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #event_tags_max = 5000
 #events_per_minute = 600
 # A write policy plugin as strfry has them (a line of JSON in, a line out), as the words of a command; none by default. It
-# is asked about verified events before they are stored; never about what runs fetch, nor about constellation import.
+# is asked about verified events before they are stored, by the ways that plugin_asks names; never about constellation import.
 #plugin = ["/usr/local/bin/policy"]
 # How long an event may wait for its answer, at most a minute.
 #plugin_timeout = "5s"
 # What is done with an event while the plugin does not answer, or does not run: "reject" (whoever offered it may try
-# again) or "accept".
+# again, and the next run fetches it) or "accept".
 #plugin_on_failure = "reject"
-# Whose events it is asked about: "clients" (who publish over TCP), "stations" (admitted ones, through their tunnels).
+# Which events it is asked about: "clients" (what is published over TCP), "stations" (what admitted ones publish through
+# their tunnels), "live" (what live links bring that this station opens), "runs" (what its runs fetch, also from the home
+# relay). What it refuses of the last two is left alone for a day. It sees a sourceType of IP4, IP6, Stream, Stream or Sync.
 #plugin_asks = ["clients"]
 
 [tunnel]

@@ -16,8 +16,10 @@ use tokio_util::io::StreamReader;
 use super::commands::TunnelCommand;
 use super::messages::{CommandError, StatusReport, SyncLine};
 use super::moderation::ModerationCommand;
+use super::stream::PROTOCOL;
 use crate::archive::{ImportReport, VerifyReport};
 use crate::graph::MembersReport;
+use crate::peer::{ByteStream, PeerAddress};
 use crate::sync::{RunReport, SyncRequest};
 use crate::transfer::TransferProgress;
 
@@ -82,6 +84,16 @@ impl ControlClient {
         path: &str,
         body: RequestBody,
     ) -> Result<(Response<Incoming>, Connection), ControlError> {
+        let request = Request::builder().method(method).uri(path);
+        self.send_with(request, body).await
+    }
+
+    /// The same with further headers.
+    async fn send_with(
+        &self,
+        request: http::request::Builder,
+        body: RequestBody,
+    ) -> Result<(Response<Incoming>, Connection), ControlError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             ControlError::Unreachable {
                 path: self.socket.clone(),
@@ -91,16 +103,14 @@ impl ControlClient {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
+        let request = request
             .header(http::header::HOST, "station")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(broken)?;
         let mut connection: Connection = Box::pin(async move {
             // What breaks here shows where the answer is read.
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "control connection");
             }
         });
@@ -196,6 +206,26 @@ impl ControlClient {
     ) -> Result<serde_json::Value, ControlError> {
         let body = serde_json::to_vec(command).map_err(broken)?;
         self.ask(Method::POST, "/moderation", whole(body)).await
+    }
+
+    /// A byte stream to a peer, through the station.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn stream(&self, address: &PeerAddress) -> Result<ByteStream, ControlError> {
+        let path = with_parameter("/stream", "address", &address.written());
+        let request = Request::builder()
+            .uri(path)
+            .header(http::header::CONNECTION, "upgrade")
+            .header(http::header::UPGRADE, PROTOCOL);
+        let (response, connection) = self.send_with(request, whole(Vec::new())).await?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let (answer, ()) = tokio::join!(read_whole(response.into_body()), connection);
+            return Err(refusal(status, &answer?));
+        }
+        let (upgraded, ()) = tokio::join!(hyper::upgrade::on(response), connection);
+        Ok(Box::new(TokioIo::new(upgraded.map_err(broken)?)))
     }
 
     /// Imports JSON lines.
@@ -294,7 +324,11 @@ fn refusal(status: StatusCode, bytes: &[u8]) -> ControlError {
 }
 
 fn with_filter(path: &str, filter: &str) -> String {
+    with_parameter(path, "filter", filter)
+}
+
+fn with_parameter(path: &str, name: &str, value: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("filter", filter);
+    query.append_pair(name, value);
     format!("{path}?{}", query.finish())
 }

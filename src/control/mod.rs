@@ -13,6 +13,7 @@ mod commands;
 mod messages;
 mod moderation;
 mod server;
+mod stream;
 mod tunnel_state;
 
 pub use client::{ControlClient, ControlError, TellProgress};
@@ -20,4 +21,5 @@ pub use commands::{JoinReport, TunnelCommand, Tunnels, TunnelsReport};
 pub use messages::{BlockedStatus, CommandError, ExitReason, PeerStatus, StatusReport, SyncLine};
 pub use moderation::{BlockReport, ModerationCommand, Named, NotNamed, moderation};
 pub use server::{ControlContext, StationFacts, serve, status, tunnels};
+pub use stream::DialThroughStation;
 pub use tunnel_state::TunnelState;

@@ -24,6 +24,7 @@ use tokio_util::io::StreamReader;
 use super::commands::{TunnelCommand, carry_out_without_tunnels};
 use super::messages::{BlockedStatus, CommandError, PeerStatus, StatusReport, SyncLine};
 use super::moderation::{ModerationCommand, moderation};
+use super::stream::get_stream;
 use super::tunnel_state::TunnelState;
 use crate::archive::{self, Export};
 use crate::discovery::TrustFiles;
@@ -32,6 +33,7 @@ use crate::ingest::Ingest;
 use crate::limits::HISTORY_RUNS_MAX;
 use crate::live::LiveBoard;
 use crate::peer::PeerId;
+use crate::relay_client::Dial;
 use crate::schedule::NextRuns;
 use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
 use crate::tasks::TaskGroup;
@@ -82,6 +84,8 @@ pub struct ControlContext {
     pub halted: watch::Receiver<Option<String>>,
     /// How live links are.
     pub live: Arc<LiveBoard>,
+    /// Opens byte streams to peers.
+    pub dialer: Arc<dyn Dial>,
     /// Runs asked for through the socket live here.
     pub tasks: TaskGroup,
 }
@@ -127,6 +131,7 @@ pub fn serve(
             let connection = async move {
                 let served = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
                     .await;
                 if let Err(error) = served {
                     tracing::debug!(%error, "control connection");
@@ -149,6 +154,7 @@ fn router(context: Arc<ControlContext>) -> Router {
         .route("/members", get(get_members))
         .route("/verify", post(post_verify))
         .route("/tunnels", post(post_tunnels))
+        .route("/stream", get(get_stream))
         .route("/moderation", post(post_moderation))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(context)
@@ -393,6 +399,13 @@ async fn post_tunnels(
     tunnels(&context, command).await.map(axum::Json)
 }
 
+/// Waits for tunnels that are just starting. In vain: whoever asks is told that they still are.
+pub(super) async fn started(context: &ControlContext) {
+    let mut state = context.tunnels.clone();
+    let settled = state.wait_for(|state| !matches!(state, TunnelState::Starting));
+    drop(tokio::time::timeout(START_DEADLINE, settled).await);
+}
+
 /// Carries out what a command asks of the tunnels.
 ///
 /// # Errors
@@ -401,10 +414,7 @@ pub async fn tunnels(
     context: &ControlContext,
     command: TunnelCommand,
 ) -> Result<serde_json::Value, CommandError> {
-    let mut state = context.tunnels.clone();
-    let settled = state.wait_for(|state| !matches!(state, TunnelState::Starting));
-    // In vain: whoever asked is told that they are still starting.
-    drop(tokio::time::timeout(START_DEADLINE, settled).await);
+    started(context).await;
     let busy = Arc::clone(&context.trust_files.busy).lock_owned().await;
     // Looked at while nobody can start them: from their start on they keep the captain's word.
     let state = context.tunnels.borrow().clone();

@@ -48,6 +48,8 @@ impl Station {
             neighbours: self.found(),
             graph: self.graph().graph(),
             halted: self.halted(),
+            brought: self.brought.clone(),
+            plugin: self.policy.plugin.clone(),
             accepted: relay.accepted_links(),
             board: Arc::clone(&self.live.board),
         };

@@ -10,6 +10,7 @@
 mod calibration;
 mod directory;
 mod live;
+mod policy;
 mod relay;
 mod runs;
 mod scope;

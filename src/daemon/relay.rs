@@ -7,7 +7,6 @@ use tokio::sync::watch;
 
 use super::station::{Station, StationError};
 use crate::config::Config;
-use crate::plugin::{Plugin, PluginOptions};
 use crate::relay_server::{
     AcceptedLinks, RelayContext, RelayOptions, RelayServer, RemoteParty, serve_connection,
 };
@@ -19,7 +18,6 @@ pub struct StationRelay {
     address: SocketAddr,
     context: Arc<RelayContext>,
     options: watch::Sender<Arc<RelayOptions>>,
-    plugin: watch::Sender<Option<Arc<PluginOptions>>>,
 }
 
 impl StationRelay {
@@ -49,13 +47,6 @@ impl StationRelay {
     /// Takes over what can change while it is served; its scope follows the station's.
     pub fn reconfigure(&self, config: &Config) {
         self.options.send_replace(Arc::new(config.relay.clone()));
-        // A plugin that stays is not started anew.
-        let plugin = config.relay.plugin_options().map(Arc::new);
-        self.plugin.send_if_modified(|current| {
-            let is_another = *current != plugin;
-            *current = plugin;
-            is_another
-        });
     }
 }
 
@@ -69,8 +60,6 @@ impl Station {
             |error: &dyn std::fmt::Display| StationError::Start(format!("the relay: {error}"));
         let options = watch::Sender::new(Arc::new(config.relay.clone()));
         let scope = self.follow_scope()?;
-        let plugin = watch::Sender::new(config.relay.plugin_options().map(Arc::new));
-        let (asking, keeper) = Plugin::new(plugin.subscribe());
         let context = RelayContext::new(
             self.ingest().clone(),
             self.clock().clone(),
@@ -79,7 +68,11 @@ impl Station {
             scope,
             self.known_as(),
         );
-        let context = Arc::new(context.with_plugin(asking).with_visitors(self.visitors()));
+        let context = context
+            .with_plugin(self.policy.plugin.clone())
+            .with_visitors(self.visitors())
+            .with_brought(self.brought.clone());
+        let context = Arc::new(context);
         let listener = RelayServer::bind(config.relay_listens()).map_err(|error| start(&error))?;
         let address = listener.local_addr();
         let server = RelayServer::new(Arc::clone(&context));
@@ -89,9 +82,8 @@ impl Station {
         self.tasks()
             .spawn(async move { server.serve(listener, served).await })
             .map_err(|error| start(&error))?;
-        self.tasks()
-            .spawn(keeper.run())
-            .map_err(|error| start(&error))?;
+        // Clients are not to wait until it has started, and what is wrong with it shows at once.
+        self.policy.plugin.start();
         self.adopt_relay(Arc::clone(&context), connections);
         let started_at = self.clock().unix_seconds();
         self.set_facts(|facts| {
@@ -102,7 +94,6 @@ impl Station {
             address,
             context,
             options,
-            plugin,
         })
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::calibration;
 use super::directory::DataDirectory;
 use super::live::LiveParts;
+use super::policy::PolicyPart;
 use super::relay::StationRelay;
 use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
 use crate::config::Config;
@@ -22,6 +23,7 @@ use crate::ingest::{Ingest, IngestError, Mode, Parts};
 use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
 use crate::peer::{PeerId, Visitors};
 use crate::random::Random;
+use crate::recent_ids::BroughtByPeers;
 use crate::relay_client::{Dialer, NostrKey};
 use crate::relay_server::RelayContext;
 use crate::schedule::NextRuns;
@@ -97,6 +99,9 @@ pub struct Station {
     known_as: watch::Sender<PeerId>,
     /// Stations that exchange with us at this moment.
     visitors: Visitors,
+    /// What peers brought lately.
+    pub(super) brought: BroughtByPeers,
+    pub(super) policy: PolicyPart,
     pub(super) dialer: Dialer,
     pub(super) live: LiveParts,
     /// For commands.
@@ -147,6 +152,8 @@ impl Station {
             graph: Some(graph.clone()),
         };
         let visitors = Visitors::default();
+        let brought = BroughtByPeers::default();
+        let policy = PolicyPart::new(&tasks, config)?;
         let known_as = watch::Sender::new(identity.public_key().peer_id());
         let context = RunContext {
             ingest: ingest.clone(),
@@ -154,6 +161,8 @@ impl Station {
             nostr_key: NostrKey::at(directory.nostr_key(), random.clone()),
             own: known_as.subscribe(),
             visitors: visitors.clone(),
+            brought: brought.clone(),
+            plugin: Some(policy.plugin.clone()),
             clock: clock.clone(),
             random: random.clone(),
             tasks: run_tasks.clone(),
@@ -203,6 +212,8 @@ impl Station {
             halted,
             known_as,
             visitors,
+            brought,
+            policy,
             dialer,
             live,
             tunnels,
@@ -251,6 +262,7 @@ impl Station {
             tunnels: self.tunnels.subscribe(),
             halted: self.halted.subscribe(),
             live: Arc::clone(&self.live.board),
+            dialer: Arc::new(self.dialer.clone()),
             tasks,
         }
     }
@@ -401,6 +413,7 @@ impl Station {
         self.facts
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
         self.live.options.send_replace(config.live);
+        self.policy.reconfigure(config);
         // Only after what runs go by is in force.
         self.halted.send_replace(halted);
         Ok(())

@@ -120,4 +120,6 @@ pub enum Verdict {
     Ephemeral,
     /// Not taken.
     Rejected(Rejection),
+    /// Not taken either, and nothing to be remembered: whoever was to be asked did not answer.
+    Undecided,
 }

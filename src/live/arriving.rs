@@ -5,7 +5,7 @@
 //! many end the link. Bounded by events and bytes between arrival and verdict: above, the link is not read from. Dropping
 //! it loses no event that was taken.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use constellation_event::{CanonicalKey, EventLimits, KindClass, Rejection, UnverifiedEvent};
@@ -17,22 +17,15 @@ use nostr::filter::Filter;
 use tokio::sync::watch;
 
 use super::board::{LinkStats, count};
+use super::link::Link;
 use crate::ingest::{Ingest, IngestError, Lane, Origin, Scope, Source, Verdict};
 use crate::limits::{
     FORGERIES_MAX, FORGERIES_SHARE, LIVE_ARRIVAL_BYTES_IN_FLIGHT, LIVE_ARRIVALS_IN_FLIGHT,
 };
-use crate::recent_ids::RecentIds;
+use crate::plugin::Screen;
+use crate::recent_ids::Brought;
 use crate::time::Clock;
 use crate::transfer::remembered;
-
-/// What came over a link lately: it does not go back.
-pub(super) type CameFromPeer = Arc<Mutex<RecentIds>>;
-
-/// Remembers or looks up what came.
-pub(super) fn with_ids<T>(ids: &CameFromPeer, look: impl FnOnce(&mut RecentIds) -> T) -> T {
-    // Whole after every line of it.
-    look(&mut ids.lock().unwrap_or_else(PoisonError::into_inner))
-}
 
 /// Why no more is taken from a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +59,9 @@ pub(super) struct Arriving {
     filter: Filter,
     peer: String,
     clock: Clock,
-    came: CameFromPeer,
+    /// What came does not go back.
+    brought: Brought,
+    screen: Screen,
     stats: Arc<LinkStats>,
     submissions: FuturesUnordered<BoxFuture<'static, Result<Settled, IngestError>>>,
     /// What is being remembered: one change at a time.
@@ -88,25 +83,18 @@ impl std::fmt::Debug for Arriving {
 }
 
 impl Arriving {
-    /// Of the peer with this name; `filter` is what it is asked for.
-    pub(super) fn new(
-        ingest: &Ingest,
-        clock: &Clock,
-        peer: &str,
-        scope: &watch::Receiver<Arc<Scope>>,
-        filter: Filter,
-        stats: &Arc<LinkStats>,
-        came: &CameFromPeer,
-    ) -> Self {
+    /// What comes over this link; `filter` is what the peer is asked for, authors aside: they come and go.
+    pub(super) fn over(link: &Link, filter: Filter) -> Self {
         Self {
-            ingest: ingest.clone(),
-            source: ingest.source(Lane::Prompt),
-            scope: scope.clone(),
+            ingest: link.ingest.clone(),
+            source: link.ingest.source(Lane::Prompt),
+            scope: link.scope.clone(),
             filter,
-            peer: peer.to_owned(),
-            clock: clock.clone(),
-            came: Arc::clone(came),
-            stats: Arc::clone(stats),
+            peer: link.plan.address.as_str().to_owned(),
+            clock: link.clock.clone(),
+            brought: link.brought.clone(),
+            screen: link.screen.clone(),
+            stats: Arc::clone(&link.stats),
             submissions: FuturesUnordered::new(),
             remembering: FuturesUnordered::new(),
             to_remember: Vec::new(),
@@ -157,20 +145,20 @@ impl Arriving {
             return;
         }
         // Before they are stored: whoever scans the store must find them here.
-        with_ids(&self.came, |ids| {
-            for event in &events {
-                ids.note(event.id());
-            }
-        });
+        self.brought.note(events.iter().map(UnverifiedEvent::id));
         let claimed: Vec<Claimed> = events.iter().map(claimed_by).collect();
         let bytes = events.iter().map(UnverifiedEvent::bytes).sum();
         (self.events, self.bytes) = (self.events + events.len(), self.bytes + bytes);
-        let (ingest, source) = (self.ingest.clone(), self.source.clone());
+        let (ingest, source, screen) = (
+            self.ingest.clone(),
+            self.source.clone(),
+            self.screen.clone(),
+        );
         let origin = Origin::Peer {
             scope: Arc::clone(&self.scope.borrow()),
         };
         self.submissions.push(Box::pin(async move {
-            let verdicts = ingest.submit(&source, origin, events).await?;
+            let verdicts = screen.submit(&ingest, &source, origin, events).await?;
             Ok(Settled {
                 claimed,
                 verdicts,
@@ -201,7 +189,8 @@ impl Arriving {
             match verdict {
                 Verdict::Stored => count(&self.stats.events_in),
                 Verdict::Duplicate => count(&self.stats.duplicates_in),
-                Verdict::Ephemeral => count(&self.stats.refused_in),
+                // What the policy did not rule on is for the next exchange.
+                Verdict::Ephemeral | Verdict::Undecided => count(&self.stats.refused_in),
                 Verdict::Rejected(reason) => self.refuse(Some(*claimed), *reason),
             }
         }

@@ -11,11 +11,12 @@ use crate::limits::CONNECT_DEADLINE;
 use crate::peer::{PeerAddress, PeerId};
 use crate::relay_client::Dial;
 use crate::relay_client::information::fetch_information_over;
+use crate::transfer::PeerLimits;
 
 /// What a peer said of itself.
 pub(super) enum Said {
     Station(PeerId),
-    Relay,
+    Relay(PeerLimits),
     Nothing(String),
 }
 
@@ -27,11 +28,12 @@ pub(super) async fn ask(dialer: Arc<dyn Dial>, address: PeerAddress) -> (PeerAdd
             Err(error) => return Said::Nothing(error.to_string()),
         };
         let information = fetch_information_over(stream, address.url(), CONNECT_DEADLINE).await;
+        let limits = PeerLimits::of(information.as_ref());
         let station = information
             .and_then(|information| information.constellation)
             .and_then(|extension| extension.peer_id)
             .and_then(|peer| peer.parse().ok());
-        station.map_or(Said::Relay, Said::Station)
+        station.map_or(Said::Relay(limits), Said::Station)
     };
     let said = timeout(2 * CONNECT_DEADLINE, Box::pin(asked)).await;
     let said = said.unwrap_or_else(|_| Said::Nothing("timed out".to_owned()));

@@ -54,6 +54,8 @@ pub struct LinkReport {
     pub bytes_in: Option<u64>,
     /// Bytes of messages sent; the same.
     pub bytes_out: Option<u64>,
+    /// Authors for whom a relay that is no station was asked by name; `null`: it is asked for everybody's, as stations are.
+    pub authors_asked: Option<u64>,
     /// Microseconds from our store to the peer's `OK`, of half of the last events at most; `null`: none yet, or it does not say.
     pub seen_p50_us: Option<u64>,
     /// The same of all but one in a hundred.
@@ -84,6 +86,7 @@ pub(super) struct LinkStats {
     pub(super) refused_out: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    authors_asked: Mutex<Option<u64>>,
     /// From our store to the peer's OK, in microseconds.
     seen: Mutex<VecDeque<u64>>,
 }
@@ -96,6 +99,11 @@ impl LinkStats {
             seen.pop_front();
         }
         seen.push_back(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The peer is asked for the events of so many authors, or for everybody's.
+    pub(super) fn asks_for_authors(&self, count: Option<u64>) {
+        *hold(&self.authors_asked) = count;
     }
 
     /// So many bytes have passed so far.
@@ -195,6 +203,7 @@ fn of_dialled(link: &Standing) -> LinkReport {
         refused_out: Some(read(&link.stats.refused_out)),
         bytes_in: Some(read(&link.stats.bytes_in)),
         bytes_out: Some(read(&link.stats.bytes_out)),
+        authors_asked: *hold(&link.stats.authors_asked),
         seen_p50_us: percentiles.map(|(half, _)| half),
         seen_p99_us: percentiles.map(|(_, most)| most),
     }
@@ -216,6 +225,7 @@ fn of_accepted(link: &AcceptedLink) -> LinkReport {
         refused_out: None,
         bytes_in: None,
         bytes_out: None,
+        authors_asked: None,
         seen_p50_us: None,
         seen_p99_us: None,
     }

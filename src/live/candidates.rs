@@ -17,6 +17,7 @@ use crate::limits::{LIVE_FORGERY_PAUSE, LIVE_REDIAL_FIRST, LIVE_REDIAL_MAX, LIVE
 use crate::peer::{PeerAddress, PeerId};
 use crate::random::Random;
 use crate::sync::ExchangePlan;
+use crate::transfer::PeerLimits;
 
 /// What share of the time that a peer has been away passes before it is dialled again.
 const AWAY_SHARE: u32 = 20;
@@ -32,8 +33,8 @@ pub(super) enum Who {
     Asked,
     /// A station.
     Station(PeerId),
-    /// A relay that is none.
-    Relay,
+    /// A relay that is none, and what it can be asked.
+    Relay(PeerLimits),
 }
 
 /// A link with a peer that we dial or have dialled.

@@ -22,7 +22,7 @@ impl Keeper {
             // Ourselves by another way, and who is out, are no peers; it is asked again when the address is.
             Said::Station(peer) if peer == own || out.out.contains(&peer) => Who::Asked,
             Said::Station(peer) => Who::Station(peer),
-            Said::Relay => Who::Relay,
+            Said::Relay(limits) => Who::Relay(limits),
             Said::Nothing(why) => {
                 let why = LinkEnd::NotReached(why);
                 candidate.went_away(&why, Instant::now(), &self.context.random);
@@ -49,7 +49,7 @@ impl Keeper {
             candidate.is_back();
             let station = match candidate.who {
                 Who::Station(peer) => Some(peer.to_string()),
-                Who::Unknown | Who::Asked | Who::Relay => None,
+                Who::Unknown | Who::Asked | Who::Relay(_) => None,
             };
             let Some(link) = &mut candidate.link else {
                 return;

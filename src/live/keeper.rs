@@ -32,7 +32,9 @@ use crate::home::HomeWrite;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{LIVE_QUIET_LOOK, LIVE_RELAY_LINKS_MAX};
 use crate::peer::{Direction, PeerAddress, PeerId, Target};
+use crate::plugin::{AskedAbout, Plugin, Screen};
 use crate::random::Random;
+use crate::recent_ids::BroughtByPeers;
 use crate::relay_client::Dial;
 use crate::relay_server::AcceptedLinks;
 use crate::sync::{ExchangePlan, Neighbours, Runner, SyncOptions};
@@ -71,6 +73,10 @@ pub struct LiveContext {
     pub graph: watch::Receiver<Arc<Graph>>,
     /// Why nothing may be shared at present.
     pub halted: watch::Receiver<Option<String>>,
+    /// What peers brought lately.
+    pub brought: BroughtByPeers,
+    /// Asked about what comes over links, if that is wanted.
+    pub plugin: Plugin,
     /// Links that others open.
     pub accepted: Arc<AcceptedLinks>,
     /// Where it is told how links are.
@@ -285,12 +291,13 @@ impl Keeper {
             }
         }
         for peer in decision.dial {
-            self.dial(&addresses[&peer], own, true);
+            self.dial(&addresses[&peer], own);
         }
     }
 
     fn link_relays(&mut self, own: PeerId, now: Instant) {
-        let relays = self.candidates.values().filter(|one| one.who == Who::Relay);
+        let relays = self.candidates.values();
+        let relays = relays.filter(|one| matches!(one.who, Who::Relay(_)));
         let linked = relays.clone().filter(|one| one.link.is_some()).count();
         let free = relays.filter(|one| one.link.is_none() && one.is_due(now));
         let to_dial: Vec<PeerAddress> = free
@@ -298,11 +305,11 @@ impl Keeper {
             .map(|one| one.address.clone())
             .collect();
         for address in to_dial {
-            self.dial(&address, own, false);
+            self.dial(&address, own);
         }
     }
 
-    fn dial(&mut self, address: &PeerAddress, own: PeerId, is_station: bool) {
+    fn dial(&mut self, address: &PeerAddress, own: PeerId) {
         let context = &self.context;
         let (Some(plan), Some(candidate)) =
             (self.plan_for(address), self.candidates.get_mut(address))
@@ -314,17 +321,24 @@ impl Keeper {
         let stop = CancellationToken::new();
         let stats = Arc::<LinkStats>::default();
         let (scope, shared) = watch::channel(Arc::clone(&plan.scope));
+        let peer = address.as_str();
         let link = Link {
             number,
             plan: plan.clone(),
             scope: shared,
-            is_station,
+            relay: match candidate.who {
+                Who::Relay(limits) => Some(limits),
+                Who::Unknown | Who::Asked | Who::Station(_) => None,
+            },
+            graph: context.graph.clone(),
             own,
             ingest: context.ingest.clone(),
             dialer: Arc::clone(&context.dialer),
             clock: context.clock.clone(),
             tasks: context.tasks.child(1),
             stats: Arc::clone(&stats),
+            brought: context.brought.of(peer),
+            screen: Screen::before(&context.plugin, AskedAbout::Live, peer, &context.clock),
             news: self.news.clone(),
             stop: stop.clone(),
         };

@@ -9,14 +9,15 @@
 //!
 //! A link is one connection, dialled by one side: over it the dialler subscribes to what is new at the other end and offers
 //! what is new here. Whom a station dials follows from a ring of all it knows, so that the graph of links is connected, also
-//! after any one station has gone. Invariants: nothing goes over a link that is not stored; nothing goes back over the link
-//! that it came by; at most [`LIVE_LINKS_MAX`](crate::limits::LIVE_LINKS_MAX) links with stations, dialled and accepted
+//! after any one station has gone. Invariants: nothing goes over a link that is not stored; nothing goes over it to the
+//! peer that it came from, by whichever way; a relay that is no station is asked by author where that fits; at most [`LIVE_LINKS_MAX`](crate::limits::LIVE_LINKS_MAX) links with stations, dialled and accepted
 //! together; a gap is closed by an exchange that is made after the link stands. Deliberately absent: comparing sets
 //! (runs do), guaranteed delivery (an exchange finds what a link lost), links of commands that run alone.
 
 mod arriving;
 mod asking;
 mod board;
+mod by_author;
 mod candidates;
 mod choice;
 mod exchanges;
@@ -24,6 +25,7 @@ mod happenings;
 mod home_bridge;
 mod keeper;
 mod link;
+mod listening;
 mod options;
 mod pushing;
 mod ring;

@@ -1,7 +1,7 @@
 //! Our own news on their way to a peer: read from the store, offered, answered.
 //!
 //! Scans the store from where it stood, as the relay does for its subscribers, so nothing is offered that is not stored;
-//! only what is in scope, shared and did not come from that peer over the same link. Many EVENTs are under way at a time,
+//! only what is in scope, shared and did not come from that peer, over the link or in an exchange. Many EVENTs are under way at a time,
 //! within a window. What the peer refuses or does not answer is not offered again: the next exchange covers it, and
 //! learns why. Whoever falls too far behind jumps to the present and asks for an exchange. Bounded by the window.
 
@@ -16,14 +16,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::arriving::{CameFromPeer, with_ids};
 use super::board::{LinkStats, count};
+use super::link::Link;
 use crate::ingest::{Ingest, IngestError, Scope};
 use crate::limits::{
     AUTH_REFUSALS_MAX, LIVE_BACKLOG_MAX, LIVE_PUSH_BYTES_IN_FLIGHT, LIVE_PUSHES_IN_FLIGHT,
     PAUSE_MAX, STEP_DEADLINE,
 };
 use crate::protocol::{ReasonPrefix, hex};
+use crate::recent_ids::Brought;
 use crate::relay_client::{Conversation, ConversationError, Publication, PublishError};
 use crate::time::Clock;
 
@@ -76,7 +77,8 @@ pub(super) struct Pushing {
     ingest: Ingest,
     scope: watch::Receiver<Arc<Scope>>,
     clock: Clock,
-    came: CameFromPeer,
+    /// What the peer has.
+    brought: Brought,
     stats: Arc<LinkStats>,
     position: Sequence,
     /// When we learnt of the news that are being offered.
@@ -103,23 +105,15 @@ impl std::fmt::Debug for Pushing {
 }
 
 impl Pushing {
-    /// Offers what is stored after `position`.
-    pub(super) fn new(
-        conversation: &Conversation,
-        ingest: &Ingest,
-        clock: &Clock,
-        scope: &watch::Receiver<Arc<Scope>>,
-        stats: &Arc<LinkStats>,
-        came: &CameFromPeer,
-        position: Sequence,
-    ) -> Self {
+    /// Offers over this link what is stored after `position`.
+    pub(super) fn over(link: &Link, conversation: &Conversation, position: Sequence) -> Self {
         Self {
             conversation: conversation.clone(),
-            ingest: ingest.clone(),
-            scope: scope.clone(),
-            clock: clock.clone(),
-            came: Arc::clone(came),
-            stats: Arc::clone(stats),
+            ingest: link.ingest.clone(),
+            scope: link.scope.clone(),
+            clock: link.clock.clone(),
+            brought: link.brought.clone(),
+            stats: Arc::clone(&link.stats),
             position,
             news_at: None,
             more_at: None,
@@ -160,7 +154,7 @@ impl Pushing {
         let wanted = Wanted {
             after: self.position,
             scope: Arc::clone(&self.scope.borrow()),
-            came: Arc::clone(&self.came),
+            brought: self.brought.clone(),
             now: self.clock.unix_seconds(),
             events_max: LIVE_PUSHES_IN_FLIGHT - self.answers.len(),
             bytes_max: LIVE_PUSH_BYTES_IN_FLIGHT - self.bytes,
@@ -283,7 +277,7 @@ async fn offer(
 struct Wanted {
     after: Sequence,
     scope: Arc<Scope>,
-    came: CameFromPeer,
+    brought: Brought,
     now: u64,
     events_max: usize,
     bytes_max: usize,
@@ -328,7 +322,7 @@ impl Wanted {
         if !record.is_shared()
             || record.is_expired(self.now)
             || !self.scope.kinds.contains(record.kind())
-            || with_ids(&self.came, |ids| ids.contains(record.id()))
+            || self.brought.contains(record.id())
         {
             return Ok(false);
         }

@@ -11,7 +11,7 @@
 //! at; what one side forged or refused is counted, named and not tried again; "converged" is said only after a
 //! comparison to the end that found nothing.
 //!
-//! Deliberately absent: stations by PeerID (tunnels need an identity), memory between calls. Bounds: ids of a difference
+//! Deliberately absent: how a side is reached (whoever asks hands in the way to dial), memory between calls. Bounds: ids of a difference
 //! (`PAIR_IDS_MAX`), events and bytes under way, rounds, passes, one deadline for everything.
 
 mod account;

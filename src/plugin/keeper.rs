@@ -32,6 +32,7 @@ pub struct PluginKeeper {
     options: watch::Receiver<Option<Arc<PluginOptions>>>,
     questions: mpsc::Receiver<Asked>,
     troubles: Arc<Troubles>,
+    wanted: watch::Receiver<bool>,
 }
 
 /// Why a plugin is not run any more.
@@ -50,11 +51,22 @@ impl PluginKeeper {
         options: watch::Receiver<Option<Arc<PluginOptions>>>,
         questions: mpsc::Receiver<Asked>,
         troubles: Arc<Troubles>,
+        wanted: watch::Receiver<bool>,
     ) -> Self {
         Self {
             options,
             questions,
             troubles,
+            wanted,
+        }
+    }
+
+    /// The same as [`Self::run`], from the first question or [`Plugin::start`](super::Plugin::start) on: a station that is
+    /// only opened for a command has nothing to ask.
+    pub async fn run_when_wanted(mut self) {
+        let wanted = self.wanted.wait_for(|wanted| *wanted).await.is_ok();
+        if wanted {
+            self.run().await;
         }
     }
 

@@ -21,8 +21,10 @@ pub enum SourceType {
     /// A client over IPv6.
     #[serde(rename = "IP6")]
     Ip6,
-    /// An admitted station, through its tunnel.
+    /// A live link: one that a station opened through its tunnel, or that we opened.
     Stream,
+    /// A run's exchange with a peer.
+    Sync,
 }
 
 /// What the plugin is asked.
@@ -36,7 +38,7 @@ pub struct Question<'q> {
     pub received_at: u64,
     /// What kind of source it is from.
     pub source_type: SourceType,
-    /// The client's address, or the station's PeerID.
+    /// The client's address, the station's PeerID, or the peer's address.
     pub source_info: String,
 }
 

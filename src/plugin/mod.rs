@@ -1,18 +1,20 @@
 //! A write policy that somebody else wrote: a program that is asked about events before they are stored, as strfry asks.
 //!
 //! ```text
-//! relay_server ─► Plugin::ask ─► (bounded queue) ─► PluginKeeper ─► a child process: a line of JSON in, a line out
+//! relay_server ────────────► Plugin::ask ─► (bounded queue) ─► PluginKeeper ─► a child process: a line of JSON in, a line out
+//! transfer, live ─► Screen ─────┘
 //! ```
 //!
 //! Takes events that are verified and would be stored; gives a [`Ruling`] about each. Many questions are under way at a
 //! time, answers are matched by the event's id. **It never blocks the station**: a plugin that does not answer in time, dies,
 //! does not start or answers garbage is started anew with growing pauses, and the configured policy decides meanwhile; that is
-//! counted, and logged at most once a minute. It is not asked about what runs fetch, nor about `constellation import`.
-//! Worst case: each question waits for the configured time.
+//! counted, and logged at most once a minute. About which events it is asked the captain says ([`AskedAbout`]); never about
+//! `constellation import`. Worst case: each question waits for the configured time, and of many that come together a few.
 
 mod keeper;
 mod line;
 mod options;
+mod screen;
 mod troubles;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ use tokio::time::timeout;
 pub use keeper::PluginKeeper;
 pub use line::{Question, SourceType};
 pub use options::{AskedAbout, PluginCommand, PluginFailure, PluginOptions, plugin_timeout};
+pub use screen::Screen;
 use troubles::{Trouble, Troubles};
 
 use crate::limits::PLUGIN_QUEUE;
@@ -57,6 +60,8 @@ pub struct Plugin {
     options: watch::Receiver<Option<Arc<PluginOptions>>>,
     questions: mpsc::Sender<Asked>,
     troubles: Arc<Troubles>,
+    /// Whether the program is to run.
+    wanted: watch::Sender<bool>,
 }
 
 impl Plugin {
@@ -65,13 +70,26 @@ impl Plugin {
     pub fn new(options: watch::Receiver<Option<Arc<PluginOptions>>>) -> (Self, PluginKeeper) {
         let (questions, asked) = mpsc::channel(PLUGIN_QUEUE);
         let troubles = Arc::new(Troubles::default());
-        let keeper = PluginKeeper::new(options.clone(), asked, Arc::clone(&troubles));
+        let wanted = watch::Sender::new(false);
+        let keeper = PluginKeeper::new(
+            options.clone(),
+            asked,
+            Arc::clone(&troubles),
+            wanted.subscribe(),
+        );
         let plugin = Self {
             options,
             questions,
             troubles,
+            wanted,
         };
         (plugin, keeper)
+    }
+
+    /// The program is to run from now on, if it waits to be asked ([`PluginKeeper::run_when_wanted`]).
+    pub fn start(&self) {
+        self.wanted
+            .send_if_modified(|wanted| !std::mem::replace(wanted, true));
     }
 
     /// The options, if there is a plugin and it is to be asked about such events.
@@ -84,6 +102,15 @@ impl Plugin {
     ///
     /// Cancel safety: the plugin may have been asked.
     pub async fn ask(&self, options: &PluginOptions, question: &Question<'_>) -> Ruling {
+        match self.answer(options, question).await {
+            Some(ruling) => ruling,
+            None => options.on_failure.ruling(),
+        }
+    }
+
+    /// What it answers, if it does in time.
+    async fn answer(&self, options: &PluginOptions, question: &Question<'_>) -> Option<Ruling> {
+        self.start();
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             id: question.id,
@@ -95,14 +122,11 @@ impl Plugin {
             answer.await.ok()
         };
         let trouble = match timeout(options.timeout, waiting).await {
-            Ok(Some(ruling)) => return ruling,
+            Ok(Some(ruling)) => return Some(ruling),
             Ok(None) => Trouble::Down,
             Err(_) => Trouble::Late,
         };
         self.troubles.note(trouble);
-        match options.on_failure {
-            PluginFailure::Accept => Ruling::Accept,
-            PluginFailure::Reject => Ruling::Unanswered,
-        }
+        None
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::Ruling;
+
 /// The plugin and how it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginOptions {
@@ -15,7 +17,7 @@ pub struct PluginOptions {
     pub timeout: Duration,
     /// What is done with an event about which it does not rule.
     pub on_failure: PluginFailure,
-    /// Whose events it is asked about.
+    /// Which events it is asked about.
     pub asks: BTreeSet<AskedAbout>,
 }
 
@@ -30,14 +32,28 @@ pub enum PluginFailure {
     Reject,
 }
 
-/// Whose events the plugin is asked about.
+impl PluginFailure {
+    /// What stands in the place of an answer.
+    pub(super) fn ruling(self) -> Ruling {
+        match self {
+            Self::Accept => Ruling::Accept,
+            Self::Reject => Ruling::Unanswered,
+        }
+    }
+}
+
+/// By which way events come that the plugin is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AskedAbout {
     /// Of those who publish to the relay over TCP.
     Clients,
-    /// Of admitted stations that publish to it through their tunnels.
+    /// Of admitted stations that publish to it through their tunnels, over live links that they open or in their runs.
     Stations,
+    /// What comes over the live links that this station opens.
+    Live,
+    /// What its own runs fetch, from the home relay too.
+    Runs,
 }
 
 /// The longest that a question may be configured to wait.

@@ -21,6 +21,7 @@ use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
 use crate::peer::{PeerId, Visitors};
 use crate::plugin::Plugin;
 use crate::random::Random;
+use crate::recent_ids::BroughtByPeers;
 use crate::time::Clock;
 
 /// Who is at the other end of a byte stream, as far as whoever accepted it knows.
@@ -155,6 +156,12 @@ impl RelayContext {
     /// The same relay, which tells there who reconciles with it.
     pub fn with_visitors(mut self, visitors: Visitors) -> Self {
         self.visitors = visitors;
+        self
+    }
+
+    /// The same relay, whose live links know what exchanges brought.
+    pub fn with_brought(mut self, brought: BroughtByPeers) -> Self {
+        self.links = Arc::new(AcceptedLinks::knowing(brought));
         self
     }
 

@@ -4,7 +4,7 @@
 //! (a tunnel, or this machine): a subscription to what is new, and EVENTs over the same connection. Takes stations that
 //! want one; gives a guard, or why not. One for each station: a newer one takes the place of the older, whose connection
 //! may be dead. How many there may be, and which has to go, is said by whoever knows of the links that we opened
-//! (`crate::live`); without it, [`LIVE_LINKS_MAX`]. Worst case: that many, with [`LIVE_RECENT_IDS`] ids each.
+//! (`crate::live`); without it, [`LIVE_LINKS_MAX`]. Worst case: that many, each with what its station brought lately.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::publish::Answer;
-use crate::limits::{LIVE_LINKS_MAX, LIVE_RECENT_IDS};
-use crate::peer::PeerId;
-use crate::recent_ids::RecentIds;
+use crate::limits::LIVE_LINKS_MAX;
+use crate::peer::{PeerAddress, PeerId};
+use crate::recent_ids::{Brought, BroughtByPeers};
 
 /// A live link that another station opened.
 #[derive(Debug)]
@@ -35,32 +35,25 @@ pub struct AcceptedLink {
     pub refused_in: AtomicU64,
     /// Events that it was told of.
     pub events_out: AtomicU64,
-    /// What it published lately: it is not told of that.
-    published: Mutex<RecentIds>,
+    /// What it brought lately, by whichever way: it is not told of that.
+    brought: Brought,
     ended: CancellationToken,
 }
 
 impl AcceptedLink {
     /// The station at its other end has this event.
     pub(super) fn note_published(&self, id: [u8; 32]) {
-        self.published().note(id);
+        self.brought.note([id]);
     }
 
-    /// Whether the station at its other end published this event lately.
-    pub(super) fn has_published(&self, id: &[u8; 32]) -> bool {
-        self.published().contains(id)
+    /// Whether the station at its other end brought this event lately: published it, or had it fetched.
+    pub(super) fn has_brought(&self, id: &[u8; 32]) -> bool {
+        self.brought.contains(id)
     }
 
     /// Cancelled when the link has to end.
     pub(super) fn ended(&self) -> &CancellationToken {
         &self.ended
-    }
-
-    fn published(&self) -> MutexGuard<'_, RecentIds> {
-        // Whole after every line of it.
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,6 +62,7 @@ impl AcceptedLink {
 pub struct AcceptedLinks {
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    brought: BroughtByPeers,
 }
 
 #[derive(Debug)]
@@ -91,11 +85,20 @@ impl Default for AcceptedLinks {
                 links: BTreeMap::new(),
             }),
             changed: watch::Sender::default(),
+            brought: BroughtByPeers::default(),
         }
     }
 }
 
 impl AcceptedLinks {
+    /// Which are not told what exchanges fetched from their stations either.
+    pub fn knowing(brought: BroughtByPeers) -> Self {
+        Self {
+            brought,
+            ..Self::default()
+        }
+    }
+
     /// How many may be open from now on; 0 ends those that are. Else nobody is put out: see [`Self::end`].
     pub fn allow(&self, max: usize) {
         let mut inner = self.lock();
@@ -155,7 +158,10 @@ impl AcceptedLinks {
             duplicates_in: AtomicU64::new(0),
             refused_in: AtomicU64::new(0),
             events_out: AtomicU64::new(0),
-            published: Mutex::new(RecentIds::new(LIVE_RECENT_IDS)),
+            brought: match station {
+                Some(station) => self.brought.of(PeerAddress::of_station(station).as_str()),
+                None => Brought::by_nobody(),
+            },
             ended: CancellationToken::new(),
         });
         inner.links.insert(link.number, Arc::clone(&link));

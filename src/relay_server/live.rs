@@ -128,7 +128,7 @@ impl LiveScan {
                 continue;
             }
             let link = subscription.link.as_ref();
-            if link.is_some_and(|link| !record.is_shared() || link.has_published(record.id())) {
+            if link.is_some_and(|link| !record.is_shared() || link.has_brought(record.id())) {
                 continue;
             }
             for filter in &subscription.filters {

@@ -234,6 +234,7 @@ fn explain(id: [u8; 32], rejection: Rejection, terms: &Terms) -> Answer {
         Rejection::OutOfScope => (ReasonPrefix::Blocked, "outside what this station shares"),
         Rejection::MayNotWrite => (ReasonPrefix::Restricted, "its author may not write here"),
         Rejection::Blocked => (ReasonPrefix::Blocked, "by the operator of this relay"),
+        Rejection::WritePolicy => (ReasonPrefix::Blocked, "by the policy of this relay"),
         Rejection::Protected if terms.is_station || terms.is_authenticated => {
             (ReasonPrefix::Restricted, "only its author may publish it")
         }

@@ -31,4 +31,5 @@ pub use known::{KNOWN, KnownService, known};
 pub use manager::Services;
 pub use mouth::MouthStatus;
 pub use options::{ExposedOptions, OpenOptions};
+pub(crate) use splice::splice;
 pub use status::{ExposedStatus, ServicesStatus};

@@ -22,7 +22,7 @@ const LINGER: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The system's, when a direction breaks rather than ends.
-pub(super) async fn splice(
+pub(crate) async fn splice(
     one: impl AsyncRead + AsyncWrite + Unpin,
     other: impl AsyncRead + AsyncWrite + Unpin,
 ) -> io::Result<()> {

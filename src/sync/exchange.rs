@@ -26,8 +26,10 @@ use crate::limits::{
     ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, VISIT_AWAITED, WITHOUT_NIP77_REMEMBERED,
 };
 use crate::peer::{PeerId, Role, Visitors};
+use crate::plugin::{AskedAbout, Plugin, Screen};
 use crate::protocol::ReasonPrefix;
 use crate::random::Random;
+use crate::recent_ids::BroughtByPeers;
 use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
@@ -49,6 +51,10 @@ pub struct ExchangeContext {
     pub own: PeerId,
     /// Stations that exchange with us at this moment.
     pub visitors: Visitors,
+    /// What peers brought lately.
+    pub brought: BroughtByPeers,
+    /// Asked about what is fetched, if there is one.
+    pub plugin: Option<Plugin>,
     /// Time.
     pub clock: Clock,
     /// Spreads what would else be tried at once.
@@ -170,6 +176,11 @@ async fn attempt(
         ingest: context.ingest.clone(),
         source: context.ingest.source(Lane::Bulk),
         peer: plan.address.as_str().to_owned(),
+        brought: context.brought.of(plan.address.as_str()),
+        screen: context.plugin.as_ref().map(|plugin| {
+            let (peer, clock) = (plan.address.as_str(), &context.clock);
+            Screen::before(plugin, AskedAbout::Runs, peer, clock)
+        }),
         scope: plan.scope.clone(),
         fetches: plan.direction.is_down() && !plan.dry_run,
         offers: plan.direction.is_up() && !plan.dry_run,

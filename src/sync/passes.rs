@@ -270,7 +270,6 @@ impl Left {
 /// show.
 fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) -> Vec<CanonicalKey> {
     let mut shadowed = Vec::new();
-    let explained = tally.explained();
     let why_missing_there = if tally.offering_waited {
         "not offered while something was not fetched"
     } else {
@@ -278,14 +277,14 @@ fn leave_over(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) -> Ve
     };
     if plan.direction.is_down() {
         for id in findings.needs(0, usize::MAX) {
-            if !explained.contains(&id) {
+            if !tally.explains(&id) {
                 tally.leave(id, "fetched, but still missing here");
             }
         }
     }
     if plan.direction.is_up() {
         for item in findings.haves(0, usize::MAX) {
-            if !explained.contains(&item.id) && !tally.held_back.contains(&item.id) {
+            if !tally.explains(&item.id) && !tally.held_back.contains(&item.id) {
                 tally.leave(item.id, why_missing_there);
                 if !tally.offering_waited {
                     shadowed.push(CanonicalKey {

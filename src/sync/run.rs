@@ -24,8 +24,10 @@ use super::plan::{ExchangePlan, RunPlan};
 use crate::ingest::Ingest;
 use crate::limits::{EXCHANGES_AT_ONCE, HOME_SHARE_OF_RUN};
 use crate::peer::{PeerId, Role, Visitors};
+use crate::plugin::Plugin;
 use crate::protocol::hex;
 use crate::random::Random;
+use crate::recent_ids::BroughtByPeers;
 use crate::relay_client::{Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::{Clock, rfc3339};
@@ -70,6 +72,10 @@ pub struct RunContext {
     pub own: watch::Receiver<PeerId>,
     /// Stations that exchange with us at this moment.
     pub visitors: Visitors,
+    /// What peers brought lately.
+    pub brought: BroughtByPeers,
+    /// Asked about what is fetched, if there is one.
+    pub plugin: Option<Plugin>,
     /// Time.
     pub clock: Clock,
     /// Names runs.
@@ -368,6 +374,8 @@ impl Exchange {
             nostr_key: run.nostr_key.clone(),
             own: *run.own.borrow(),
             visitors: run.visitors.clone(),
+            brought: run.brought.clone(),
+            plugin: run.plugin.clone(),
             clock: run.clock.clone(),
             random: run.random.clone(),
             tasks: group.clone(),

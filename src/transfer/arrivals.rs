@@ -12,7 +12,7 @@ use nostr::filter::Filter;
 
 use super::Tally;
 use crate::ingest::Verdict;
-use crate::limits::FORGERY_REMEMBERED;
+use crate::limits::{FORGERY_REMEMBERED, POLICY_REMEMBERED};
 
 /// What an event says it is.
 #[derive(Debug, Clone)]
@@ -109,6 +109,10 @@ impl Claimed {
                 tally.reject(reason);
                 Some(self.remembered(reason, now))
             }
+            Verdict::Undecided => {
+                tally.leave(self.key.id, "the write policy plugin did not rule on it");
+                None
+            }
         }
     }
 
@@ -124,12 +128,18 @@ pub fn remembered(
     reason: Rejection,
     now: u64,
 ) -> NewOverlayEntry {
-    let holds_for_good = reason.is_global() || reason == Rejection::Protected;
+    let lapses_after = match reason {
+        Rejection::Protected => None,
+        // The captain may change the policy.
+        Rejection::WritePolicy => Some(POLICY_REMEMBERED),
+        reason if reason.is_global() => None,
+        _ => Some(FORGERY_REMEMBERED),
+    };
     NewOverlayEntry {
         key,
         reason: OverlayReason::Refused(reason),
         // What the peer lists for a filter that it does not match counts as listed under any.
         kind: kind.filter(|_| reason != Rejection::OutsideFilter),
-        expires_at: (!holds_for_good).then(|| now + FORGERY_REMEMBERED.as_secs()),
+        expires_at: lapses_after.map(|after| now + after.as_secs()),
     }
 }

@@ -146,10 +146,15 @@ impl<'t, 'c> Intake<'t, 'c> {
             let bytes = events.iter().map(UnverifiedEvent::bytes).sum();
             let (transfer, origin) = (self.transfer, self.origin.clone());
             self.submissions.push(Box::pin(async move {
-                let verdicts = transfer
-                    .ingest
-                    .submit(&transfer.source, origin, events)
-                    .await?;
+                // Before they are stored: whoever scans the store for what the peer lacks must find them there.
+                transfer
+                    .brought
+                    .note(events.iter().map(UnverifiedEvent::id));
+                let (ingest, source) = (&transfer.ingest, &transfer.source);
+                let verdicts = match &transfer.screen {
+                    Some(screen) => screen.submit(ingest, source, origin, events).await?,
+                    None => ingest.submit(source, origin, events).await?,
+                };
                 Ok(Settled {
                     claimed,
                     verdicts,

@@ -67,6 +67,8 @@ pub use tally::{Gap, Tally, Unresolved};
 pub(crate) use window::Window;
 
 use crate::ingest::{Ingest, IngestError, Scope, Source};
+use crate::plugin::Screen;
+use crate::recent_ids::Brought;
 use crate::relay_client::{Conversation, ConversationError};
 use crate::time::Clock;
 
@@ -81,6 +83,10 @@ pub struct Transfer {
     pub source: Source,
     /// The name under which the peer's overlay is kept.
     pub peer: String,
+    /// What the peer brought lately: its live link does not offer it that.
+    pub brought: Brought,
+    /// Asked before what it brings is stored, where there is a write policy plugin.
+    pub screen: Option<Screen>,
     /// What is shared with it.
     pub scope: Arc<Scope>,
     /// Whether what we lack is to be fetched.

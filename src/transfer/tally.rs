@@ -104,10 +104,14 @@ pub struct Tally {
     /// The last pass offered nothing, because something was not fetched.
     pub offering_waited: bool,
     unresolved: Named,
+    /// All that is in it, named or only counted.
+    left: HashSet<[u8; 32]>,
     /// Of slices that were compared before.
     unresolved_before: Named,
     /// What the peer does not take, for good or for a while: told also when nothing else differs.
     refused: Named,
+    /// All that is in it, named or only counted.
+    refused_for_good: HashSet<[u8; 32]>,
     gaps: Vec<Gap>,
 }
 
@@ -122,12 +126,9 @@ fn name(list: &mut Named, id: [u8; 32], why: &str) {
     let why = if is_full { "other" } else { why };
     let (named, count) = list.entry(why.to_owned()).or_default();
     if named.len() < UNRESOLVED_IDS_NAMED {
-        if named.insert(id) {
-            *count += 1;
-        }
-    } else if !named.contains(&id) {
-        *count += 1;
+        named.insert(id);
     }
+    *count += 1;
 }
 
 impl Tally {
@@ -139,6 +140,7 @@ impl Tally {
             before.0.extend(named.into_iter().take(room));
             before.1 += count;
         }
+        self.left.clear();
     }
 
     /// Counts a rejection.
@@ -146,14 +148,18 @@ impl Tally {
         *self.rejected.entry(reason).or_default() += 1;
     }
 
-    /// Notes an id that could not be dealt with.
+    /// Notes an id that could not be dealt with; the first reason stands.
     pub fn leave(&mut self, id: [u8; 32], why: &str) {
-        name(&mut self.unresolved, id, why);
+        if self.left.insert(id) {
+            name(&mut self.unresolved, id, why);
+        }
     }
 
     /// Notes an id that the peer does not take, so that the report names it once. It is no difference any more.
     pub fn name_refused(&mut self, id: [u8; 32], why: &str) {
-        name(&mut self.refused, id, why);
+        if self.refused_for_good.insert(id) {
+            name(&mut self.refused, id, why);
+        }
     }
 
     /// Notes a range that the peer could not be made to list. What is beyond the bound widens the last one noted.
@@ -193,17 +199,18 @@ impl Tally {
         // What stands under one reason is held back as a whole, or not at all.
         self.unresolved
             .retain(|_, (named, _)| named.iter().any(|id| held_back.contains(id)));
+        self.left.retain(|id| held_back.contains(id));
     }
 
     /// Forgets all events that were left over: there are none any more. What the peer does not take is still named.
     pub fn clear_unresolved(&mut self) {
         self.unresolved.clear();
+        self.left.clear();
     }
 
-    /// Ids that are named as left over.
-    pub fn explained(&self) -> HashSet<[u8; 32]> {
-        let reasons = self.unresolved.values().chain(self.refused.values());
-        reasons.flat_map(|(named, _)| named).copied().collect()
+    /// Whether the report tells of this id, by name or in a count.
+    pub fn explains(&self, id: &[u8; 32]) -> bool {
+        self.left.contains(id) || self.refused_for_good.contains(id)
     }
 
     /// What is left over, and what the peer does not take, by reason.
@@ -245,6 +252,30 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_over_is_counted_once_however_much_of_it_is_named() {
+        let mut tally = Tally::default();
+        let ids: Vec<[u8; 32]> = (0..=255).map(|byte| [byte; 32]).collect();
+        for why in ["undelivered", "fetched, but still missing here"] {
+            for id in &ids {
+                tally.leave(*id, why);
+            }
+        }
+        assert!(ids.iter().all(|id| tally.explains(id)));
+        let left = tally.unresolved();
+        let [
+            Unresolved::Events {
+                ids: named, count, ..
+            },
+        ] = left.as_slice()
+        else {
+            panic!("one reason: {left:?}");
+        };
+        assert_eq!((named.len(), *count), (UNRESOLVED_IDS_NAMED, 256));
+        tally.forget_unresolved();
+        assert!(!tally.explains(&ids[0]) && tally.unresolved().is_empty());
+    }
 
     #[test]
     fn a_few_bad_events_are_borne_and_many_are_not() {

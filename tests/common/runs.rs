@@ -7,6 +7,7 @@ use constellation::config::Config;
 use constellation::daemon::{DataDirectory, Station};
 use constellation::peer::Visitors;
 use constellation::random::Random;
+use constellation::recent_ids::BroughtByPeers;
 use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
     Deadlines, RunContext, RunReport, Runner, Surroundings, SyncOptions, SyncRequest,
@@ -58,6 +59,8 @@ pub(crate) fn run_with(home: &Home, peers: &[&str], options: SyncOptions) -> Run
             nostr_key: NostrKey::at(directory.nostr_key(), Random::system()),
             own: station.known_as(),
             visitors: Visitors::default(),
+            brought: BroughtByPeers::default(),
+            plugin: None,
             clock: Clock::system(),
             random: Random::system(),
             tasks: tasks.clone(),

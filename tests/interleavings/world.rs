@@ -15,6 +15,7 @@ use constellation::graph::Graph;
 use constellation::ingest::{Ingest, Lane, Mode, Origin, Parts, Verdict, Writers};
 use constellation::peer::{ByteStream, PeerAddress, PeerId, Visitors};
 use constellation::random::Random;
+use constellation::recent_ids::BroughtByPeers;
 use constellation::relay_client::{ConnectError, Dial, Dialling, NostrKey};
 use constellation::relay_server::{RelayContext, RelayOptions, RemoteParty, serve_connection};
 use constellation::sync::{
@@ -213,6 +214,8 @@ impl World {
             nostr_key: NostrKey::at(folder.join("nostr.key"), random.clone()),
             own: unchanging(PeerId::random()),
             visitors: Visitors::default(),
+            brought: BroughtByPeers::default(),
+            plugin: None,
             clock,
             random,
             tasks: tasks.child(64),

@@ -103,7 +103,8 @@ async fn graph(members: &[Member]) -> (BTreeMap<String, BTreeSet<String>>, usize
     (graph, most)
 }
 
-fn is_connected_without(graph: &BTreeMap<String, BTreeSet<String>>, gone: &str) -> bool {
+/// Whether all others reach each other when this one is gone.
+pub(crate) fn is_connected_without(graph: &BTreeMap<String, BTreeSet<String>>, gone: &str) -> bool {
     let Some(first) = graph.keys().find(|one| *one != gone) else {
         return false;
     };
@@ -116,7 +117,7 @@ fn is_connected_without(graph: &BTreeMap<String, BTreeSet<String>>, gone: &str) 
             }
         }
     }
-    reached.len() + 1 == STATIONS
+    reached.len() + 1 == graph.len()
 }
 
 async fn until_all_have(members: &[Member], event: &Event) {

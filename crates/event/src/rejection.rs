@@ -35,11 +35,13 @@ pub enum Rejection {
     Blocked = 12,
     /// Its author may not write through this connection.
     MayNotWrite = 13,
+    /// The write policy plugin said no.
+    WritePolicy = 14,
 }
 
 impl Rejection {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadId,
         Self::BadSignature,
         Self::Malformed,
@@ -53,6 +55,7 @@ impl Rejection {
         Self::Protected,
         Self::Blocked,
         Self::MayNotWrite,
+        Self::WritePolicy,
     ];
 
     /// The name used in JSON, logs and metrics.
@@ -71,6 +74,7 @@ impl Rejection {
             Self::Protected => "protected",
             Self::Blocked => "blocked",
             Self::MayNotWrite => "may_not_write",
+            Self::WritePolicy => "write_policy",
         }
     }
 

@@ -76,8 +76,12 @@ impl VerifiedEvent {
     }
 
     /// When the event expires, in Unix seconds (NIP-40). A tag that is no number does not expire.
+    ///
+    /// Deletions do not expire, whatever they say: whoever got one in time would keep away for ever what those who got it
+    /// later, or never, go on showing.
     pub fn expiration(&self) -> Option<u64> {
-        self.0.expires_at
+        const DELETION: u16 = 5;
+        self.0.expires_at.filter(|_| self.kind() != DELETION)
     }
 
     /// Whether only its author may publish it (NIP-70).

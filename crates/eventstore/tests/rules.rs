@@ -182,6 +182,24 @@ fn expired_events_are_refused_and_swept() {
 }
 
 #[test]
+fn a_deletion_that_says_it_expires_deletes_whenever_it_comes() {
+    let note = event(1, 1, 100, &[], "");
+    let id = note.to_event().id.to_hex();
+    let soon = (NOW + 10).to_string();
+    let deletion = event(1, 5, 101, &[&["e", &id], &["expiration", &soon]], "");
+    let (mut early, mut late) = (open(), open());
+    for store in [&mut early, &mut late] {
+        store.admit(std::slice::from_ref(&note));
+    }
+    early.admit(std::slice::from_ref(&deletion));
+    for store in [&mut early, &mut late] {
+        store.admit_at(std::slice::from_ref(&deletion), NOW + 20);
+        assert_eq!(store.ids(), [deletion.id()]);
+        store.assert_consistent();
+    }
+}
+
+#[test]
 fn a_request_to_vanish_takes_everything_up_to_its_time() {
     let mut store = open();
     let events: Vec<_> = (0..20)

@@ -1,8 +1,10 @@
 //! Live links of other stations: what they are told, what not, and how many there may be.
 
 use super::*;
-use crate::peer::PeerId;
+use crate::peer::{PeerAddress, PeerId};
 use crate::protocol::websocket::{STATION_HEADER, STATION_PEER_HEADER};
+use crate::recent_ids::BroughtByPeers;
+use crate::relay_server::links::AcceptedLinks;
 
 impl Relay {
     /// A station on this machine that says who it is.
@@ -64,6 +66,25 @@ async fn a_station_is_told_what_is_new_but_not_what_came_from_it() {
     let heard = [client.hear().await, client.hear().await];
     let labels: BTreeSet<&str> = heard.iter().filter_map(|one| one[0].as_str()).collect();
     assert_eq!(labels, BTreeSet::from(["EVENT", "OK"]), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_station_is_not_told_what_an_exchange_fetched_from_it() {
+    let brought = BroughtByPeers::default();
+    let known = brought.clone();
+    let relay = Relay::with(|context| context.links = Arc::new(AcceptedLinks::knowing(known)));
+    let peer = PeerId::random();
+    let mut station = relay.station(peer).await;
+    station.say(only_new("live")).await;
+    station.stored("live").await;
+    // As an exchange with it does, before it stores them.
+    let fetched = [note(1, 9), note(1, 8)];
+    let of_peer = brought.of(PeerAddress::of_station(peer).as_str());
+    of_peer.note(fetched.each_ref().map(|event| *event.id.as_bytes()));
+    relay.store(&fetched).await;
+    let others = note(2, 4);
+    relay.store(std::slice::from_ref(&others)).await;
+    assert_eq!(station.live("live").await, others.id.to_hex());
 }
 
 #[tokio::test(start_paused = true)]
