@@ -111,10 +111,17 @@ async fn whoever_asks_sees_what_was_stored_before() {
     let list = follow_list(2, AT + 1, &[4]);
     world.store(&[list.clone(), follow_list(4, AT, &[5])]).await;
     assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2, 4]));
-    // A list that its author deletes is one of nobody; an older one does not come back.
+    // A list that its author deletes is one of nobody, until an older one comes back from somewhere.
     let tags = [["e".to_owned(), list.id.to_hex()]];
+    world.store(&[event(2, 5, AT + 2, &tags)]).await;
+    assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2]));
+    world.store(&[follow_list(2, AT, &[3])]).await;
+    assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2, 3]));
+    // Unless all of its lists are deleted.
+    let author = follow_list(2, AT, &[3]).pubkey;
+    let tags = [["a".to_owned(), format!("3:{author}:")]];
     world
-        .store(&[event(2, 5, AT + 2, &tags), follow_list(2, AT, &[3])])
+        .store(&[event(2, 5, AT + 2, &tags), follow_list(2, AT + 1, &[4])])
         .await;
     assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2]));
     world.store(&[follow_list(2, AT + 3, &[3, 4])]).await;
