@@ -148,6 +148,39 @@ fn a_deletion_on_one_side_wins_over_the_event_on_the_other() {
 }
 
 #[test]
+fn a_mirror_gives_nothing_to_a_relay_whose_deletions_it_could_not_see() {
+    let one = author(1);
+    let deleted = note(&one, now() - 500, "deleted there");
+    let deletion = deletion(&one, now() - 400, &deleted);
+    let other = note(&author(2), now() - 300, "only there");
+    let (relay, _) = FakeRelay::scripted(Script {
+        negentropy: Negentropy::UpTo {
+            events: 1_000,
+            is_stated: false,
+        },
+        ..Script::holding(std::slice::from_ref(&deleted))
+    });
+    // It keeps no tombstones, and does not list deletions.
+    let (forgetful, played) = FakeRelay::scripted(Script {
+        negentropy: NO_NIP77,
+        listing: Listing {
+            refuses_kind: Some((5, "error: not now")),
+            ..Listing::default()
+        },
+        ..Script::holding(&[deletion, other])
+    });
+    let report = pair(&["mirror", relay.address(), forgetful.address()], 1);
+    assert_eq!(played.take_offered(), [String::new(); 0], "{report:#}");
+    let left = report["unresolved"].as_array().expect("a list");
+    let why = |left: &Value| left["why"].as_str().unwrap_or_default().to_owned();
+    assert!(
+        left.iter()
+            .any(|left| left["side"] == "a" && why(left).contains("deleted is known")),
+        "{report:#}"
+    );
+}
+
+#[test]
 fn a_relay_without_nip77_is_read_to_its_end_and_mirrored() {
     let home = Home::new();
     let first = now() - 20_000;

@@ -192,6 +192,8 @@ pub(crate) enum Negentropy {
     Always(Vec<u8>),
     /// Always by another fingerprint for everything.
     NeverEqual,
+    /// It hangs up.
+    HangsUp,
     /// As NIP-77 has it, over what is listed, delivered and matches the filter; unless that is more than so many.
     UpTo {
         /// The most that are compared.
@@ -263,6 +265,12 @@ pub(crate) struct Listing {
     pub(crate) limits: usize,
     /// REQs that name no ids are refused with this reason.
     pub(crate) refuses: Option<&'static str>,
+    /// REQs that name no ids but this kind are refused with this reason.
+    pub(crate) refuses_kind: Option<(u16, &'static str)>,
+    /// It greets with this notice whoever asks, and takes so long to answer.
+    pub(crate) dawdles: Option<(&'static str, Duration)>,
+    /// It answers with this event, again and again, without end.
+    pub(crate) sends_for_ever: Option<String>,
     /// No answer to a REQ that names no ids comes to its end.
     pub(crate) never_ends: bool,
     /// What was made in the second of `until` is left out, as nostr_relay does.
@@ -301,6 +309,8 @@ pub(crate) struct Script {
     pub(crate) message_bytes_max: Option<usize>,
     /// REQs that it bears at a time, and how it refuses others.
     pub(crate) crowded: Option<(usize, Crowded)>,
+    /// So many REQs for ids are closed for no fault of theirs.
+    pub(crate) is_busy: usize,
 }
 
 impl Script {
@@ -491,7 +501,7 @@ impl Played {
                 let set = compared.expect("a session begins with NEG-OPEN");
                 respond(set, message, FrameLimit::NONE).expect("a well-formed message")
             }
-            Negentropy::Silent => return None,
+            Negentropy::Silent | Negentropy::HangsUp => return None,
             Negentropy::Notice(text) => return Some(relay_message::encode_notice(text)),
             Negentropy::Error(reason) => {
                 return Some(relay_message::encode_neg_error(subscription, reason, None));
@@ -561,6 +571,16 @@ impl Played {
             return vec![relay_message::encode_closed(subscription, reason)];
         }
         let listing = script.listing.clone();
+        let names = |kind: u16| {
+            let kinds = filter["kinds"].as_array();
+            kinds.is_some_and(|kinds| kinds.contains(&Value::from(kind)))
+        };
+        if let Some((kind, reason)) = listing.refuses_kind
+            && names(kind)
+            && filter["kinds"].as_array().map(Vec::len) <= Some(2)
+        {
+            return vec![relay_message::encode_closed(subscription, reason)];
+        }
         let mut filter: Filter = serde_json::from_value(filter.clone()).expect("a filter");
         let limit = listing.cap.unwrap_or(usize::MAX);
         let limit = limit.min(filter.limit.unwrap_or(usize::MAX));
@@ -583,6 +603,21 @@ impl Played {
             replies.push(relay_message::encode_end_of_stored(subscription));
         }
         replies
+    }
+
+    fn hangs_up_on_comparing(&self) -> bool {
+        let script = self.script.lock().expect("not poisoned");
+        matches!(script.negentropy, Negentropy::HangsUp)
+    }
+
+    /// How a REQ is answered, if it names no ids.
+    fn listing_of(&self, text: &str) -> Listing {
+        let request: Value = serde_json::from_str(text).expect("JSON");
+        if request[2].get("ids").is_some() {
+            return Listing::default();
+        }
+        let script = self.script.lock().expect("not poisoned");
+        script.listing.clone()
     }
 
     /// Whether this answer breaks off.
@@ -609,6 +644,14 @@ impl Played {
             .expect("not poisoned")
             .extend(ids.iter().cloned());
         let mut script = self.script.lock().expect("not poisoned");
+        if let Some(less) = script.is_busy.checked_sub(1) {
+            script.is_busy = less;
+            let reason = "error: the database is busy";
+            return (
+                vec![relay_message::encode_closed(subscription, reason)],
+                Delivery::Whole,
+            );
+        }
         let mut found: Vec<(String, String)> = ids
             .into_iter()
             .filter_map(|id| {
@@ -695,6 +738,7 @@ async fn play(mut socket: TextSocket, played: Arc<Played>) {
                 filter,
                 message,
             } => match played.compared(&subscription, filter) {
+                Ok(_) if played.hangs_up_on_comparing() => return,
                 Ok(set) => {
                     compared = Some(set);
                     let reply =
@@ -721,6 +765,21 @@ async fn play(mut socket: TextSocket, played: Arc<Played>) {
                     continue;
                 }
                 open.insert(subscription.to_string());
+                let listing = played.listing_of(text);
+                if let Some((greeting, pause)) = listing.dawdles {
+                    let greeting = relay_message::encode_notice(greeting);
+                    if socket.send(greeting).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                if let Some(event) = listing.sends_for_ever {
+                    let message = relay_message::encode_event(&subscription, &event);
+                    while socket.send(message.clone()).await.is_ok() {
+                        tokio::task::yield_now().await;
+                    }
+                    return;
+                }
                 let (replies, delivery) = played.deliver(&subscription, text);
                 if matches!(delivery, Delivery::Endless) {
                     drop(socket.send_all(replies).await);
