@@ -9,6 +9,7 @@
 //!            ├─► schedule ─► sync ─► relay_client ─► transfer ─► ingest ─► (eventstore)
 //!            │     when      plan,    a peer's       reconcile,   verify,
 //!            │               run      relay          fetch, offer store
+//!            ├─► report ◄─ the history of runs                        mail, command, note
 //!            ├─► graph ─► (sync, relay_server)                        whose events are shared
 //!            ├─► live ─► links that stay open ─────────────────────►│
 //!            ├─► relay_server ─────────────────────────────────────►┘
@@ -26,6 +27,8 @@ pub mod daemon;
 pub mod config;
 // The socket through which commands speak to the running station.
 pub mod control;
+// Telling the captain what runs achieved.
+pub mod report;
 // When the next run is due.
 pub mod schedule;
 // Links that stay open: what is new anywhere is everywhere at once.

@@ -341,3 +341,35 @@ pub const PROFILES_ASKED_MAX: usize = 2_000;
 pub const AUTHORS_PER_FILTER: usize = 400;
 /// Of so many events that a peer delivered at first, most are by authors that we do not share: it is asked by author.
 pub const OUTSIDE_SAMPLE: u64 = 1_000;
+/// After a run: authors that are looked up for its report.
+pub const FACTS_AUTHORS_MAX: usize = 10_000;
+/// After a run: authors seen for the first time that are named.
+pub const FACTS_AUTHORS_NAMED: usize = 50;
+/// Reports: how many wait to be sent; beyond, the oldest are only counted.
+pub const REPORTS_SPOOLED_MAX: usize = 100;
+/// Reports: how long one waits.
+pub const REPORT_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Reports: the least time between two that are sent by themselves.
+pub const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// Reports: the pause after the first attempt that failed; twice as long after each further one.
+pub const REPORT_PAUSE_FIRST: Duration = Duration::from_secs(60);
+/// Reports: the longest such pause.
+pub const REPORT_PAUSE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Reports: lines of older ones in a later one.
+pub const REPORT_LINES_MAX: usize = 100;
+/// Reports: bytes of one that waits. A hundred peers with eight sentences each are a quarter of that.
+pub const REPORT_FILE_BYTES_MAX: u64 = 2 << 20;
+/// Reports: how long one answer of the mail server may take.
+pub const MAIL_STEP_DEADLINE: Duration = Duration::from_secs(30);
+/// Reports: how long the mail server may take to say that it has the mail: some look for viruses first.
+pub const MAIL_DATA_DEADLINE: Duration = Duration::from_secs(120);
+/// Reports: how long the command may take.
+pub const REPORT_COMMAND_DEADLINE: Duration = Duration::from_secs(120);
+/// Reports: how long a command that was killed may take to be gone.
+pub const REPORT_REAP_DEADLINE: Duration = Duration::from_secs(5);
+/// Reports: bytes of what the command says that are kept.
+pub const REPORT_COMMAND_SAYS_BYTES: usize = 2 << 10;
+/// Reports: bytes of a key, password or certificate file.
+pub const REPORT_SECRET_BYTES_MAX: u64 = 1 << 20;
+/// Reports: how long a lone `sync` tries to send its report before it leaves it in the spool.
+pub const REPORT_LONE_DEADLINE: Duration = Duration::from_secs(15);

@@ -344,7 +344,7 @@ fn what_is_wrong_or_not_built_is_refused_and_an_unreachable_peer_is_another_matt
             "{wrong:?}: {ended:?}"
         );
     }
-    for not_built in ["history", "diff", "mirror", "doctor", "report"] {
+    for not_built in ["diff", "mirror", "doctor"] {
         home.run(&[not_built]).with_code(2);
     }
     home.run(&["store", "compact"]).with_code(2);

@@ -193,7 +193,7 @@ fn nothing_is_offered_while_the_peer_had_no_time_to_deliver_what_may_be_a_deleti
     home.import(std::slice::from_ref(&deleted));
     let report = home.sync(&["--peer", relay.address()], 0);
     assert_eq!(outcome(&report), "converged", "{report:#}");
-    assert_eq!(played.take_offered(), [String::new(); 0], "{report:#}");
+    assert!(played.take_offered().is_empty(), "{report:#}");
     assert_eq!(home.ids(), ids_of(&[deletion]));
 }
 

@@ -119,6 +119,8 @@ fn the_report_has_the_shape_that_was_promised() {
         [
             "dry_run",
             "duration_ms",
+            "facts",
+            "named_peers",
             "outcome",
             "peers",
             "run_id",

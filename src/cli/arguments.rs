@@ -1,6 +1,7 @@
 //! The words of the command line. Syntax only: what they mean is decided where they are used.
 
 mod moderation;
+mod reports;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use self::moderation::{BlockArguments, BlockedAs, PurgeArguments, UnblockArguments};
+pub(super) use self::reports::{HistoryArguments, ReportArguments};
 use super::pair_arguments::{DiffArguments, MirrorArguments};
 use crate::peer::{Direction, PeerAddress};
 use crate::sync::{AuthorsSpec, KindsSpec};
@@ -57,6 +59,10 @@ pub(super) enum Command {
     Demo(DemoArguments),
     /// How the station is: events, last run, peers
     Status(JsonArguments),
+    /// What is told of a run: for people, as a page, or sent
+    Report(ReportArguments),
+    /// Past runs, the newest last
+    History(HistoryArguments),
     /// Read events as JSON lines from standard input
     Import(JsonArguments),
     /// Write events as JSON lines to standard output, newest first

@@ -192,8 +192,10 @@ mod tests {
             started_at: String::new(),
             duration_ms: 0,
             dry_run: true,
+            named_peers: false,
             totals: RunReport::totals_of(&peers, None),
             peers,
+            facts: None,
         }
     }
 

@@ -23,6 +23,7 @@ mod pair_arguments;
 mod pair_sides;
 mod pairs;
 mod progress;
+mod report;
 mod run;
 mod status;
 mod sync;
@@ -80,6 +81,8 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
             demo::demo(command).await
         }
         Command::Status(command) => status::status(&global, &command).await,
+        Command::Report(command) => report::report(&global, command).await,
+        Command::History(command) => report::history(&global, &command).await,
         Command::Import(command) => events::import(&global, &command).await,
         Command::Export(command) => events::export(&global, &command).await,
         Command::Count(command) => events::count(&global, &command).await,

@@ -46,15 +46,28 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
         }
         Access::Own(station) => {
             let config = global.load_config()?;
+            station.begin_reporting().await;
             let report = match station.start_tunnels_for(&config, &request).await {
                 Ok(()) => run_here(&station, &request, &mut view).await,
                 Err(error) => Err(error.into()),
             };
+            let told = match &report {
+                Ok(Some(_)) => Some(station.finish_reporting().await),
+                _ => None,
+            };
             station.close().await;
-            match report? {
-                Some(report) => report,
-                None => return Ok(Exit::Interrupted),
+            let Some(report) = report? else {
+                return Ok(Exit::Interrupted);
+            };
+            match told {
+                Some(Ok(waiting @ 1..)) => eprintln!(
+                    "constellation: reports that wait to be sent: {waiting}; the next run or start tries again, and \
+                     constellation report --send says what is wrong"
+                ),
+                Some(Err(error)) => eprintln!("constellation: no report of this run: {error}"),
+                Some(Ok(0)) | None => {}
             }
+            report
         }
     };
     view.finish();

@@ -1,48 +1,6 @@
-//! Numbers and tables as people read them.
+//! Tables as people read them; numbers are those of reports.
 
-/// A span of milliseconds.
-pub(super) fn seconds(milliseconds: u64) -> String {
-    if milliseconds < 60_000 {
-        format!("{}.{} s", milliseconds / 1_000, milliseconds % 1_000 / 100)
-    } else {
-        format!(
-            "{} min {} s",
-            milliseconds / 60_000,
-            milliseconds / 1_000 % 60
-        )
-    }
-}
-
-/// A number of bytes, to three digits or so.
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut whole = count;
-    let mut rest = 0;
-    let mut unit = 0;
-    while whole >= 1_000 && unit + 1 < UNITS.len() {
-        rest = whole % 1_000 / 100;
-        whole /= 1_000;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{whole} B")
-    } else {
-        format!("{whole}.{rest} {}", UNITS[unit])
-    }
-}
-
-/// A number with its thousands apart.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(super) use crate::report::{bytes, seconds, thousands};
 
 /// Rows of equal length as an aligned table: the first column to the left, the others to the right.
 pub(super) fn aligned(rows: &[Vec<String>]) -> String {
@@ -111,16 +69,5 @@ mod tests {
         ];
         let text = columns(&["one", "two"], rows.into_iter());
         assert_eq!(text, "  one     two\n  a       bcd\n  efghij\n");
-    }
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1_050), "1.0 kB");
-        assert_eq!(bytes(12_345_678), "12.3 MB");
-        assert_eq!(seconds(1_250), "1.2 s");
-        assert_eq!(seconds(125_000), "2 min 5 s");
-        assert_eq!(thousands(1_234_567), "1,234,567");
-        assert_eq!(thousands(123), "123");
     }
 }

@@ -29,6 +29,7 @@ impl Config {
 
     /// Refuses what each key by itself does not show: a station whose home relay is itself.
     pub(super) fn checked(self) -> Result<Self, String> {
+        self.report.check()?;
         let listens = self.relay_listens();
         let home = self.station.home_relay.as_ref().map(|home| home.0.target());
         let Some(Target::Relay(url)) = home else {

@@ -19,6 +19,7 @@ use crate::graph::GraphOptions;
 use crate::home::{HomeRelayAddress, HomeWrite, StrfryCommand};
 use crate::live::LiveOptions;
 use crate::relay_server::RelayOptions;
+use crate::report::{ReportOptions, Reporting};
 use crate::schedule::ScheduleOptions;
 use crate::sync::{Deadlines, PeerOptions, ScopeOptions, SyncOptions};
 use crate::trust::CARD_TEXT_BYTES_MAX;
@@ -52,6 +53,8 @@ pub struct Config {
     pub schedule: ScheduleOptions,
     /// `[live]`.
     pub live: LiveOptions,
+    /// `[report]`.
+    pub report: ReportOptions,
 }
 
 /// `[station]`.
@@ -165,6 +168,14 @@ impl Config {
         };
         // Read by itself first: only so do errors name the line.
         let alone: Self = toml::from_str(&text).map_err(invalid)?;
+        if alone.report.password.is_some() {
+            return Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                message: "[report] password does not belong into this file: name a password_file, or set \
+                          CONSTELLATION_REPORT__PASSWORD"
+                    .to_owned(),
+            });
+        }
         let checked = |config: Self| {
             config.checked().map_err(|message| ConfigError::Invalid {
                 path: path.to_owned(),
@@ -190,6 +201,14 @@ impl Config {
     /// The part that says who is in the graph.
     pub fn graph_options(&self) -> GraphOptions {
         self.scope.graph(self.astroport.enabled)
+    }
+
+    /// The part that says what the captain is told, and how.
+    pub fn reporting(&self) -> Reporting {
+        Reporting {
+            options: self.report.clone(),
+            station: self.station.name.clone(),
+        }
     }
 
     /// The part that runs depend on.

@@ -164,6 +164,41 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # Links with other stations, dialled and accepted together: 2 to 8.
 #links_max = 8
 
+[report]
+# Of which runs a report is sent, if a way to send it is set below: "always" (every run with all peers), "change" (when
+# all is no longer well, or is well again), "failure" (every run that was not well), "daily", "never". Whatever stands
+# here, constellation report shows any run, and constellation report --send sends it.
+#when = "change"
+# When the daily report is due, local time.
+#digest_at = "07:00"
+# For how long a peer must not have been reached before that counts as a fault. Stations that are up for an hour a day
+# are none with the default.
+#unreached_for = "26h"
+# To whom reports go; none by default.
+#to = "captain@example.org"
+# From whom mails are; by default smtp_user where that is an address, else "to".
+#from = "station@example.org"
+# The mail server; none by default, and then no mail is sent.
+#smtp_host = "smtp.example.org"
+# How the connection with it is protected: "starttls" (port 587), "tls" (port 465), "none" (port 25; only for a server on
+# this machine, unless smtp_plain_anywhere says that mails and password may go in plain text). smtp_port names another.
+#smtp_encryption = "starttls"
+#smtp_port = 587
+#smtp_plain_anywhere = false
+# As whom to log in; not at all by default. The password stands in a file that others cannot read, or in the variable
+# CONSTELLATION_REPORT__PASSWORD, never here.
+#smtp_user = "station@example.org"
+#password_file = "/home/captain/.config/constellation/mail-password"
+# Certificates (PEM) of those who may vouch for the mail server, besides those that browsers believe.
+#ca_file = "/etc/ssl/own-ca.pem"
+# A command that sends reports, as words; no shell reads it. It is given three more: the recipient ("to"), an HTML file
+# and the subject. It has two minutes. None by default.
+#command = ["/home/captain/.zen/Astroport.ONE/tools/mailjet.sh"]
+# A file, its owner's alone, with the key (nsec or 64 hex digits) by which reports are signed as Nostr notes, which are
+# stored here, shared like all notes, and expire. None by default.
+#note_key_file = "/home/captain/.config/constellation/report-key"
+#note_expires = "1h"
+
 # One entry for each peer; none by default.
 #[[peers]]
 # Its address: ws://host:port, wss://host, /ip4/…/tcp/…/p2p/<PeerID> (any multiaddr), or /p2p/<PeerID>. A station
@@ -214,6 +249,15 @@ mod tests {
         assert_eq!(config.relay.plugin_asks, defaults.relay.plugin_asks);
         assert_eq!(config.schedule, defaults.schedule);
         assert_eq!(config.live, defaults.live);
+        let report = &config.report;
+        assert_eq!(report.check(), Ok(()));
+        assert_eq!(report.when, defaults.report.when);
+        assert_eq!(report.digest_at, defaults.report.digest_at);
+        assert_eq!(report.unreached_for, defaults.report.unreached_for);
+        assert_eq!(report.smtp_encryption, defaults.report.smtp_encryption);
+        assert_eq!(report.smtp_port, Some(defaults.report.port()));
+        assert_eq!(report.note_expires, defaults.report.note_expires);
+        assert!(defaults.report.channels().is_empty());
         assert_eq!(config.peers.len(), 1);
         assert_eq!(config.scope.authors_max, defaults.scope.authors_max);
         let kinds = config.scope.kinds.expect("given");

@@ -16,6 +16,7 @@ use tokio_util::io::StreamReader;
 use super::commands::TunnelCommand;
 use super::messages::{CommandError, StatusReport, SyncLine};
 use super::moderation::ModerationCommand;
+use super::reports::ReportCommand;
 use super::stream::PROTOCOL;
 use crate::archive::{ImportReport, VerifyReport};
 use crate::graph::MembersReport;
@@ -226,6 +227,15 @@ impl ControlClient {
         }
         let (upgraded, ()) = tokio::join!(hyper::upgrade::on(response), connection);
         Ok(Box::new(TokioIo::new(upgraded.map_err(broken)?)))
+    }
+
+    /// Has a run told, or its report sent; the answer is of the type that the command names.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn report(&self, command: &ReportCommand) -> Result<serde_json::Value, ControlError> {
+        let body = serde_json::to_vec(command).map_err(broken)?;
+        self.ask(Method::POST, "/report", whole(body)).await
     }
 
     /// Imports JSON lines.

@@ -24,6 +24,7 @@ use tokio_util::io::StreamReader;
 use super::commands::{TunnelCommand, carry_out_without_tunnels};
 use super::messages::{BlockedStatus, CommandError, PeerStatus, StatusReport, SyncLine};
 use super::moderation::{ModerationCommand, moderation};
+use super::reports::{ReportCommand, report};
 use super::stream::get_stream;
 use super::tunnel_state::TunnelState;
 use crate::archive::{self, Export};
@@ -34,6 +35,7 @@ use crate::limits::HISTORY_RUNS_MAX;
 use crate::live::LiveBoard;
 use crate::peer::PeerId;
 use crate::relay_client::Dial;
+use crate::report::Reporter;
 use crate::schedule::NextRuns;
 use crate::sync::{HistoryError, RunProgress, Runner, SyncRequest};
 use crate::tasks::TaskGroup;
@@ -68,6 +70,8 @@ pub struct ControlContext {
     pub graph: GraphKeeper,
     /// Makes runs.
     pub runner: Runner,
+    /// Tells of them.
+    pub reporter: Reporter,
     /// Time.
     pub clock: Clock,
     /// What the station is.
@@ -156,6 +160,7 @@ fn router(context: Arc<ControlContext>) -> Router {
         .route("/tunnels", post(post_tunnels))
         .route("/stream", get(get_stream))
         .route("/moderation", post(post_moderation))
+        .route("/report", post(post_report))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(context)
 }
@@ -390,6 +395,13 @@ async fn post_moderation(
     axum::Json(command): axum::Json<ModerationCommand>,
 ) -> Result<axum::Json<serde_json::Value>, CommandError> {
     moderation(&context, command).await.map(axum::Json)
+}
+
+async fn post_report(
+    State(context): State<Arc<ControlContext>>,
+    axum::Json(command): axum::Json<ReportCommand>,
+) -> Result<axum::Json<serde_json::Value>, CommandError> {
+    report(&context, command).await.map(axum::Json)
 }
 
 async fn post_tunnels(

@@ -12,6 +12,7 @@ mod directory;
 mod live;
 mod policy;
 mod relay;
+mod reporting;
 mod runs;
 mod scope;
 mod service;

@@ -14,6 +14,7 @@ use super::directory::DataDirectory;
 use super::live::LiveParts;
 use super::policy::PolicyPart;
 use super::relay::StationRelay;
+use super::reporting::ReportParts;
 use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
 use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts, TunnelState};
@@ -109,6 +110,7 @@ pub struct Station {
     trust_files: TrustFiles,
     upkeep: TunnelUpkeep,
     relay: OnceLock<(Arc<RelayContext>, TaskGroup)>,
+    pub(super) reports: ReportParts,
     // Last: fields are dropped in order.
     _lock: FileLock,
 }
@@ -168,7 +170,8 @@ impl Station {
             tasks: run_tasks.clone(),
             state: directory.state(),
         };
-        let runner = Runner::new(context, sync_options.subscribe(), surroundings);
+        let runner = Runner::new(context.clone(), sync_options.subscribe(), surroundings);
+        let reports = ReportParts::new(&context, &runner, config);
         let facts = watch::Sender::new(StationFacts {
             name: config.station.name.clone(),
             data_directory: directory.root().to_owned(),
@@ -220,6 +223,7 @@ impl Station {
             trust_files,
             upkeep: TunnelUpkeep::new(starter, config),
             relay: OnceLock::new(),
+            reports,
             _lock: lock,
         };
         station.take_commands(control_tasks)?;
@@ -254,6 +258,7 @@ impl Station {
             ingest: self.ingest.clone(),
             graph: self.graph.clone(),
             runner: self.runner.clone(),
+            reporter: self.reports.reporter.clone(),
             clock: self.clock.clone(),
             facts: self.facts.subscribe(),
             next_runs: self.next_runs.subscribe(),
@@ -414,6 +419,7 @@ impl Station {
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
         self.live.options.send_replace(config.live);
         self.policy.reconfigure(config);
+        self.reports.reconfigure(config);
         // Only after what runs go by is in force.
         self.halted.send_replace(halted);
         Ok(())

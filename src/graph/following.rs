@@ -20,7 +20,7 @@ const DELETION: u16 = 5;
 const VANISH: u16 = 62;
 
 /// Reads the newest replaceable events of many authors.
-pub(super) struct Newest<'s> {
+pub(crate) struct Newest<'s> {
     store: &'s Store,
     snapshot: Option<Snapshot<'s>>,
     now: u64,
@@ -34,7 +34,7 @@ impl std::fmt::Debug for Newest<'_> {
 
 impl<'s> Newest<'s> {
     /// `now` is Unix seconds: what has expired by then is not there.
-    pub(super) fn new(store: &'s Store, now: u64) -> Self {
+    pub(crate) fn new(store: &'s Store, now: u64) -> Self {
         Self {
             store,
             snapshot: None,
@@ -44,7 +44,7 @@ impl<'s> Newest<'s> {
 
     /// Whom an author follows; nobody, if we have no list.
     pub(super) fn follows(&mut self, author: &AuthorKey) -> Result<Vec<AuthorKey>, StoreError> {
-        let found = self.newest(author, FOLLOWS, |record| {
+        let found = self.newest(author, Some(FOLLOWS), |record| {
             let parts = record.parse()?;
             let followed = parts.tags.0.iter().filter_map(|tag| match tag.as_slice() {
                 [name, key, ..] if name == "p" => hex::decode_array(key),
@@ -56,18 +56,23 @@ impl<'s> Newest<'s> {
     }
 
     /// The JSON of an author's newest event of a replaceable kind.
-    pub(super) fn event(
+    pub(crate) fn event(
         &mut self,
         author: &AuthorKey,
         kind: u16,
     ) -> Result<Option<String>, StoreError> {
-        self.newest(author, kind, |record| Ok(record.json().to_owned()))
+        self.newest(author, Some(kind), |record| Ok(record.json().to_owned()))
+    }
+
+    /// Whether anything by an author is stored.
+    pub(crate) fn has_any(&mut self, author: &AuthorKey) -> Result<bool, StoreError> {
+        Ok(self.newest(author, None, |_| Ok(()))?.is_some())
     }
 
     fn newest<T>(
         &mut self,
         author: &AuthorKey,
-        kind: u16,
+        kind: Option<u16>,
         read: impl Fn(&Record<'_>) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         if self.snapshot.as_ref().is_some_and(Snapshot::should_yield) {
@@ -77,10 +82,12 @@ impl<'s> Newest<'s> {
             Some(snapshot) => snapshot,
             None => self.store.snapshot()?,
         };
-        let filter = Filter::new()
+        let mut filter = Filter::new()
             .author(PublicKey::from_byte_array(*author))
-            .kind(Kind::from_u16(kind))
             .limit(1);
+        if let Some(kind) = kind {
+            filter = filter.kind(Kind::from_u16(kind));
+        }
         let mut found = None;
         Query::new(filter, Readership::Full, &snapshot, self.now).advance(
             &snapshot,

@@ -24,8 +24,10 @@ mod ranking;
 mod report;
 mod sources;
 
+pub(crate) use following::Newest;
 pub use keeper::{GraphError, GraphKeeper};
 pub use keys::{AuthorKey, KeyError, author_key, author_keys};
 pub use options::{FilePattern, GraphOptions};
 pub use ranked::{Cut, Graph, Level, RankedAuthor, Why};
+pub(crate) use report::name_in_profile;
 pub use report::{AuthorReport, MembersReport};

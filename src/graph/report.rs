@@ -78,6 +78,13 @@ fn describe(author: &RankedAuthor, newest: &mut Newest<'_>) -> Result<AuthorRepo
     })
 }
 
+/// The name by which the author of a kind 0 is shown; `None` if it gives none.
+pub(crate) fn name_in_profile(event: &str) -> Option<String> {
+    let names = names_in(event);
+    let display_name = names.display_name.as_deref().and_then(shown);
+    display_name.or_else(|| names.name.as_deref().and_then(shown))
+}
+
 #[derive(Debug, Default)]
 struct Names {
     name: Option<String>,

@@ -155,7 +155,9 @@ mod tests {
             duration_ms: 1,
             dry_run: false,
             peers: Vec::new(),
+            named_peers: false,
             totals: RunReport::totals_of(&[], None),
+            facts: None,
         }
     }
 

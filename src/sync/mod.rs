@@ -14,6 +14,7 @@
 mod authors;
 mod comparing;
 mod exchange;
+mod facts;
 mod history;
 mod home;
 mod lock;
@@ -30,6 +31,7 @@ mod windows;
 pub use authors::AuthorsSpec;
 pub(crate) use exchange::is_transient;
 pub use exchange::{ExchangeContext, exchange};
+pub use facts::{AuthorName, GraphSizes, RunFacts};
 pub use history::{History, HistoryError};
 pub use lock::{FileLock, LockError};
 pub(crate) use opening::{Opened, open_peer};

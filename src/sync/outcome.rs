@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use constellation_event::Rejection;
 use serde::{Deserialize, Serialize};
 
+use super::facts::RunFacts;
 use crate::protocol::ReasonPrefix;
 use crate::transfer::{Tally, TransferError, Unresolved};
 
@@ -258,10 +259,16 @@ pub struct RunReport {
     pub duration_ms: u64,
     /// Whether anything was to be moved at all.
     pub dry_run: bool,
+    /// Whether only peers that were named took part: the captain named them, or an earlier run missed them.
+    #[serde(default)]
+    pub named_peers: bool,
     /// One for each peer.
     pub peers: Vec<PeerReport>,
     /// The sums.
     pub totals: Totals,
+    /// What the store says afterwards; `null` for a dry run, and where it could not be read.
+    #[serde(default)]
+    pub facts: Option<RunFacts>,
 }
 
 impl RunReport {

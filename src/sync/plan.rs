@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::authors::{AuthorsSpec, authors_in_scope};
+use super::facts::GraphSizes;
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest, kind_set};
 use crate::graph::Graph;
 use crate::home::HomeOptions;
@@ -50,8 +51,12 @@ pub struct RunPlan {
     pub is_scheduled: bool,
     /// It only closes a gap.
     pub is_brief: bool,
+    /// Only peers that were named take part.
+    pub names_peers: bool,
     /// How many authors are shared, with whomever; `None` means all.
     pub authors_in_scope: Option<u64>,
+    /// How many members there are, whom they follow, and whom those follow.
+    pub graph: GraphSizes,
     /// How long it may take.
     pub deadlines: Deadlines,
 }
@@ -168,6 +173,8 @@ pub fn plan(
         dry_run: request.dry_run,
         is_scheduled: request.scheduled,
         is_brief: request.brief,
+        names_peers: !request.peers.is_empty(),
+        graph: GraphSizes::of(graph),
         deadlines,
     })
 }

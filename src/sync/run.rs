@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::exchange::{ExchangeContext, exchange};
+use super::facts;
 use super::history::{History, HistoryError};
 use super::home::{FirstPart, offering};
 use super::lock::{FileLock, LockError};
@@ -165,7 +166,9 @@ pub async fn run(
         started_at: rfc3339(started_at),
         duration_ms: milliseconds(clock.monotonic().saturating_sub(started)),
         dry_run: plan.dry_run,
+        named_peers: plan.names_peers,
         totals: RunReport::totals_of(&peers, plan.authors_in_scope),
+        facts: facts::gather(context, &plan, &history, &peers).await,
         peers,
     };
     tracing::info!(
@@ -249,8 +252,10 @@ impl RunReport {
             started_at: rfc3339(now),
             duration_ms: 0,
             dry_run,
+            named_peers: false,
             peers: Vec::new(),
             totals: Self::totals_of(&[], None),
+            facts: None,
         }
     }
 }

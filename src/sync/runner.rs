@@ -101,6 +101,8 @@ pub struct Runner {
     surroundings: Surroundings,
     /// Its one permit is held during a run of this process; the file lock says the same to other processes.
     turn: Arc<Semaphore>,
+    /// Runs that have ended.
+    ended: watch::Sender<u64>,
 }
 
 impl Runner {
@@ -115,6 +117,7 @@ impl Runner {
             options,
             surroundings,
             turn: Arc::new(Semaphore::new(1)),
+            ended: watch::Sender::new(0),
         }
     }
 
@@ -128,8 +131,7 @@ impl Runner {
         // Nobody closes it: waiting cannot fail.
         let _turn = self.turn.acquire().await;
         let plan = self.plan(request).await?;
-        let halted = self.surroundings.halted.clone();
-        Ok(Box::pin(run(&self.context, plan, halted, |_| {})).await?)
+        Ok(self.carry_out(plan, |_| {}).await?)
     }
 
     /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
@@ -146,12 +148,25 @@ impl Runner {
     ) -> Result<RunReport, TriggerError> {
         let plan = self.plan(request).await?;
         match self.turn.try_acquire() {
-            Ok(_turn) => {
-                let halted = self.surroundings.halted.clone();
-                Ok(Box::pin(run(&self.context, plan, halted, announce)).await?)
-            }
+            Ok(_turn) => Ok(self.carry_out(plan, announce).await?),
             Err(_) => Ok(RunReport::skipped(&self.context, plan.dry_run)),
         }
+    }
+
+    async fn carry_out(
+        &self,
+        plan: RunPlan,
+        announce: impl FnOnce(RunProgress),
+    ) -> Result<RunReport, RunError> {
+        let halted = self.surroundings.halted.clone();
+        let report = Box::pin(run(&self.context, plan, halted, announce)).await?;
+        self.ended.send_modify(|ended| *ended += 1);
+        Ok(report)
+    }
+
+    /// Changes whenever a run has ended; its report is in the history by then.
+    pub fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
     }
 
     async fn plan(&self, request: &SyncRequest) -> Result<RunPlan, TriggerError> {

@@ -73,6 +73,18 @@ else
     cp nostr-relay/requirements.txt "$stamp"
 fi
 
+# aiosmtpd, a mail server, and what it needs, as pinned.
+stamp=mail/.venv/.installed-requirements
+if cmp -s mail/requirements.txt "$stamp"; then
+    echo "interop: mail is up to date"
+else
+    command -v python3 >/dev/null 2>&1 || fail "python3 is missing"
+    (cd mail && rm -rf .venv && python3 -m venv .venv && .venv/bin/pip install --quiet --no-deps -r requirements.txt) ||
+        fail "pip install failed in mail (Debian has venv in the package python3-venv)"
+    mail/.venv/bin/python -c 'import aiosmtpd.smtp' || fail "aiosmtpd is installed but does not load"
+    cp mail/requirements.txt "$stamp"
+fi
+
 (cd go-nostr && go build -buildvcs=false -o bin/go-nostr-sync .) || fail "go build failed in go-nostr"
 
 (cd kubo && go build -buildvcs=false -o bin/ipfs github.com/ipfs/kubo/cmd/ipfs) || fail "go build failed in kubo"

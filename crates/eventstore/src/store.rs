@@ -318,6 +318,35 @@ impl Snapshot<'_> {
             .is_some_and(|(key, _)| key < &end[..]))
     }
 
+    /// How many authors the store has ever heard of: those of events, and of what it will not have.
+    ///
+    /// # Errors
+    /// The database's, or damage.
+    pub fn authors_heard_of(&self) -> Result<u32, StoreError> {
+        let Some((key, _)) = self.tables().author_keys.last(&self.txn)? else {
+            return Ok(0);
+        };
+        let last = key.try_into().map(u32::from_be_bytes);
+        let last = last.map_err(|_| StoreError::damaged("author_keys: key of the wrong length"))?;
+        Ok(last.saturating_add(1))
+    }
+
+    /// The authors that it heard of after the first `after`, in that order, at most `at_most`.
+    ///
+    /// # Errors
+    /// The database's, or damage.
+    pub fn authors_heard_of_after(
+        &self,
+        after: u32,
+        at_most: usize,
+    ) -> Result<Vec<[u8; 32]>, StoreError> {
+        let until = self.authors_heard_of()?;
+        let numbers = (after..until).take(at_most);
+        numbers
+            .map(|number| self.author_key(AuthorNumber(number)))
+            .collect()
+    }
+
     /// Number of shared events of each kind.
     pub fn shared_by_kind(&self) -> Vec<(u16, u64)> {
         self.version

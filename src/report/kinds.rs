@@ -1,0 +1,41 @@
+//! Names of kinds, as captains know them. Pure; a kind that has none here is told by its number alone.
+
+/// What events of this kind are, in a word or two.
+pub(super) const fn name(kind: u16) -> Option<&'static str> {
+    Some(match kind {
+        0 => "profiles",
+        1 => "notes",
+        3 => "follow lists",
+        4 => "private messages (old)",
+        5 => "deletions",
+        6 | 16 => "reposts",
+        7 => "reactions",
+        8 => "badge awards",
+        13 => "sealed messages",
+        20 => "pictures",
+        21 => "videos",
+        22 => "short videos",
+        40..=44 => "channels",
+        62 => "requests to vanish",
+        1059 => "private messages",
+        1063 => "files",
+        1111 => "comments",
+        1222 | 1244 => "voice messages",
+        1984 => "reports",
+        1985 => "labels",
+        9735 => "zaps",
+        10000 => "mute lists",
+        10001 => "pinned notes",
+        10002 => "relay lists",
+        30000..=30003 => "lists",
+        30008 | 30009 => "badges",
+        30023 => "articles",
+        30024 => "drafts of articles",
+        30078 => "application data",
+        30315 => "statuses",
+        31922 | 31923 => "calendar events",
+        31924 => "calendars",
+        31925 => "answers to invitations",
+        _ => return None,
+    })
+}
