@@ -331,6 +331,8 @@ pub const WHOLE_HISTORY_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const HISTORY_EVENTS_PER_RUN: usize = 20_000;
 /// Windows: as many at least of each list of authors into which it is divided.
 pub const HISTORY_EVENTS_LEAST: usize = 500;
+/// Deletions by authors outside the scope of whom something is stored: their bytes, for each peer and run (D10).
+pub const STRANGERS_DELETIONS_BYTES_MAX: u64 = 1 << 20;
 /// How long it is remembered what messages a peer was found to take.
 pub const LEARNT_REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
 /// After so many exchanges in a row without an answer to NIP-77 a peer that spoke it is taken for one that does not.

@@ -451,3 +451,66 @@ fn the_keys_in_cards_of_a_swarm_folder_are_members_also_while_the_folder_is_empt
     std::fs::remove_dir_all(swarm.join(PEER)).expect("our own folder");
     assert_eq!(members(), expected);
 }
+
+/// Else what was published here and deleted elsewhere would be shown here for ever (D10).
+#[test]
+fn a_stranger_s_deletion_is_taken_as_soon_as_something_of_its_author_is_stored() {
+    let (friend, known, unknown) = (author(1), author(2), author(3));
+    let at = now() - 1_000;
+    let (first, second) = (note(&known, at, "here"), note(&unknown, at, "later here"));
+    let deletions = [
+        deletion(&known, at + 1, &first),
+        deletion(&unknown, at + 1, &second),
+    ];
+    let (home, peer) = (Home::new(), Home::new());
+    home.import(std::slice::from_ref(&first));
+    peer.import(&deletions);
+    let station = peer.start();
+    let arguments = ["--peer", station.address(), "--authors", &hex(&friend)];
+    let sync = || home.sync(&arguments, 0);
+    let report = sync();
+    assert_eq!(report["totals"]["stored"], 1, "{report}");
+    assert_eq!(home.ids(), ids_of(&deletions[..1]));
+    assert_idle(&sync());
+    home.import(std::slice::from_ref(&second));
+    let report = sync();
+    assert_eq!(report["totals"]["stored"], 1, "{report}");
+    assert_eq!(home.ids(), ids_of(&deletions));
+    assert_idle(&sync());
+    home.verify();
+    station.stop();
+}
+
+#[test]
+fn strangers_deletions_cost_a_bounded_number_of_bytes_in_each_run() {
+    let (friend, stranger) = (author(1), author(2));
+    let at = now() - 5_000;
+    let published = note(&stranger, at, "here");
+    // Half as much again as is taken in one run.
+    let deletions: Vec<Event> = (0..750)
+        .map(|number| {
+            let target = format!("{number:064x}");
+            event(
+                &stranger,
+                5,
+                at + number,
+                &[&["e", &target]],
+                &"x".repeat(1_800),
+            )
+        })
+        .collect();
+    let (home, peer) = (Home::new(), Home::new());
+    home.import(std::slice::from_ref(&published));
+    peer.import(&deletions);
+    let station = peer.start();
+    let arguments = ["--peer", station.address(), "--authors", &hex(&friend)];
+    let report = home.sync(&arguments, 1);
+    let stored = report["totals"]["stored"].as_u64().expect("a number");
+    assert!((400..600).contains(&stored), "{report}");
+    let left = &report["peers"][0]["unresolved"][0];
+    assert_eq!(left["count"], 750 - stored, "{report}");
+    let report = home.sync(&arguments, 0);
+    assert_eq!(report["totals"]["stored"], 750 - stored, "{report}");
+    assert_eq!(home.count("{\"kinds\":[5]}"), 750);
+    station.stop();
+}

@@ -205,7 +205,7 @@ fn settle(report: &mut ImportReport, (settled, bytes): (Vec<(u64, Verdict)>, usi
             Verdict::Ephemeral => report.reject(line, Rejection::OutOfScope),
             Verdict::Rejected(reason) => report.reject(line, reason),
             // The captain's own hand asks no policy.
-            Verdict::Undecided => report.reject(line, Rejection::WritePolicy),
+            Verdict::Undecided | Verdict::Postponed => report.reject(line, Rejection::WritePolicy),
         }
     }
     bytes

@@ -103,6 +103,19 @@ impl Origin {
         }
     }
 
+    /// Whether what is out of scope may matter all the same: a deletion, where deletions are shared at all, if something
+    /// of its author is stored here (D10).
+    pub(super) fn may_delete_here(&self, event: &VerifiedEvent) -> bool {
+        match self {
+            Self::Peer { scope } => {
+                matches!(event.kind(), 5 | 62)
+                    && scope.kinds.contains(event.kind())
+                    && !event.is_protected()
+            }
+            Self::Import | Self::Client { .. } => false,
+        }
+    }
+
     /// Whether verdicts that follow from an event's content are kept, so that it is not fetched again.
     pub(super) fn remembers_refusals(&self) -> bool {
         matches!(self, Self::Peer { .. })
@@ -122,4 +135,6 @@ pub enum Verdict {
     Rejected(Rejection),
     /// Not taken either, and nothing to be remembered: whoever was to be asked did not answer.
     Undecided,
+    /// Not taken for now, and nothing to be remembered: this source has brought its share of strangers' deletions.
+    Postponed,
 }

@@ -6,7 +6,9 @@
 //! Cheap to clone; clones are the same source.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::limits::STRANGERS_DELETIONS_BYTES_MAX;
 
 /// How soon what a source submits is to be on disk (D2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ struct State {
     number: u64,
     lane: Lane,
     standing: AtomicU8,
+    /// Bytes of deletions by authors outside the scope that it may still bring.
+    strangers_deletions: AtomicU64,
 }
 
 impl Source {
@@ -46,6 +50,7 @@ impl Source {
             number,
             lane,
             standing: AtomicU8::new(Standing::New as u8),
+            strangers_deletions: AtomicU64::new(STRANGERS_DELETIONS_BYTES_MAX),
         }))
     }
 
@@ -56,6 +61,16 @@ impl Source {
 
     pub(super) fn lane(&self) -> Lane {
         self.0.lane
+    }
+
+    /// Takes so many bytes from what strangers' deletions may have of it; says whether they were left.
+    pub(super) fn takes_stranger_s_deletion(&self, bytes: usize) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let left = &self.0.strangers_deletions;
+        left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(bytes)
+        })
+        .is_ok()
     }
 
     /// Whether it has sent bad signatures.

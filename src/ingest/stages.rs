@@ -93,8 +93,8 @@ pub(super) fn examine(
             kind_62: false,
         });
     }
-    for (place, results, origin) in prove(verifier, portions, entropy) {
-        examined[place].judge(results, &origin, now);
+    for (place, results, (origin, source)) in prove(verifier, portions, entropy) {
+        examined[place].judge(store, results, &origin, &source, now)?;
     }
     Ok(examined)
 }
@@ -106,7 +106,7 @@ fn prove(
     verifier: &SharedVerifier,
     portions: Vec<(Portion, Origin, Source)>,
     entropy: Entropy<'_>,
-) -> Vec<(usize, Proven, Origin)> {
+) -> Vec<(usize, Proven, (Origin, Source))> {
     let mut groups: BTreeMap<Option<u64>, Vec<_>> = BTreeMap::new();
     for (place, (portion, origin, source)) in portions.into_iter().enumerate() {
         let alone = (source.standing() == Standing::New).then(|| source.number());
@@ -123,7 +123,7 @@ fn prove(
             } else if outcome.results.iter().any(Result::is_ok) {
                 source.found(Standing::Trusted);
             }
-            proven.push((place, outcome.results, origin));
+            proven.push((place, outcome.results, (origin, source)));
         }
     }
     proven
@@ -141,7 +141,14 @@ impl Examined {
     }
 
     /// Policy: enters what verification found, for each event that the gate let through.
-    fn judge(&mut self, results: Proven, origin: &Origin, now: u64) {
+    fn judge(
+        &mut self,
+        store: &Store,
+        results: Proven,
+        origin: &Origin,
+        source: &Source,
+        now: u64,
+    ) -> Result<(), StoreError> {
         let mut results = results.into_iter();
         for (place, verdict) in self.verdicts.iter_mut().enumerate() {
             if verdict.is_some() {
@@ -157,7 +164,18 @@ impl Examined {
                     continue;
                 }
             };
-            match origin.check(&event, now) {
+            let mut checked = origin.check(&event, now);
+            if checked == Err(Rejection::OutOfScope)
+                && origin.may_delete_here(&event)
+                && store.snapshot()?.has_any_by(event.author())?
+            {
+                if !source.takes_stranger_s_deletion(event.json().len()) {
+                    *verdict = Some(Verdict::Postponed);
+                    continue;
+                }
+                checked = Ok(());
+            }
+            match checked {
                 Ok(()) => {
                     self.kind_62 |= event.kind() == 62;
                     self.accepted.push((place, event));
@@ -170,6 +188,7 @@ impl Examined {
                 }
             }
         }
+        Ok(())
     }
 }
 

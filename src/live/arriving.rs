@@ -190,7 +190,9 @@ impl Arriving {
                 Verdict::Stored => count(&self.stats.events_in),
                 Verdict::Duplicate => count(&self.stats.duplicates_in),
                 // What the policy did not rule on is for the next exchange.
-                Verdict::Ephemeral | Verdict::Undecided => count(&self.stats.refused_in),
+                Verdict::Ephemeral | Verdict::Undecided | Verdict::Postponed => {
+                    count(&self.stats.refused_in)
+                }
                 Verdict::Rejected(reason) => self.refuse(Some(*claimed), *reason),
             }
         }

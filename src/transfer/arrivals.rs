@@ -109,6 +109,13 @@ impl Claimed {
                 tally.reject(reason);
                 Some(self.remembered(reason, now))
             }
+            Verdict::Postponed => {
+                tally.leave(
+                    self.key.id,
+                    "more deletions by authors outside the scope than are taken in one run",
+                );
+                None
+            }
             Verdict::Undecided => {
                 tally.leave(self.key.id, "the write policy plugin did not rule on it");
                 None

@@ -275,9 +275,16 @@ impl Snapshot<'_> {
             {
                 Ok(None)
             }
-            OverlayReason::Refused(_) => Ok(self
-                .still_stands(&entry.verdict, key, lapse)?
-                .then(|| entry.kind_known.then_some(entry.verdict.kind))),
+            OverlayReason::Refused(_) => {
+                let stands = match stored {
+                    // A deletion too, that was taken though its author is not in scope.
+                    Some(header) => {
+                        !(lapse.covers)(header.kind, &self.author_key(header.author)?)
+                    }
+                    None => self.still_stands(&entry.verdict, key, lapse)?,
+                };
+                Ok(stands.then(|| entry.kind_known.then_some(entry.verdict.kind)))
+            }
             // What is taken out of our set must be in it: the stored event's kind decides, not the one claimed.
             OverlayReason::RefusedBy(_) => Ok(stored
                 .filter(|header| header.created_at == key.created_at)

@@ -4,7 +4,8 @@
 //! under the id. A verdict is looked at anew whenever it is asked for, against what is stored at that moment, so none
 //! outlives what it rests on: one that an event is superseded falls when its superseder goes (is deleted by its id,
 //! expires and is swept, is purged), one that a version of an address is deleted when no tombstone says so, a future one
-//! when its time comes, one out of scope when the scope comes to cover it, a blocked one when the captain takes it back.
+//! when its time comes, one out of scope when the scope comes to cover it (a deletion also when something of its author is
+//! stored here), a blocked one when the captain takes it back.
 //! Bounded, oldest dropped first.
 //! Says nothing about what a peer lists: that is the overlay's.
 
@@ -100,6 +101,11 @@ impl Verdict {
     }
 }
 
+/// Whether an event of this kind deletes others: a deletion, or a request to vanish.
+fn deletes(kind: u16) -> bool {
+    matches!(kind, 5 | 62)
+}
+
 impl Snapshot<'_> {
     /// The verdict on an id that still stands, if there is one. What is stored and blocked is refused too.
     ///
@@ -160,6 +166,7 @@ impl Snapshot<'_> {
             }
             Rejection::OutOfScope => {
                 !(lapse.covers)(verdict.kind, &self.author_key(verdict.author)?)
+                    && !(deletes(verdict.kind) && self.has_any_of(verdict.author)?)
             }
             Rejection::Blocked => is_blocked(
                 self.tables(),
@@ -169,6 +176,27 @@ impl Snapshot<'_> {
             )?,
             _ => true,
         })
+    }
+
+    /// Whether anything of this author is stored: then its deletions matter here, in scope or not (D10).
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn has_any_by(&self, author: &[u8; 32]) -> Result<bool, StoreError> {
+        match self.author_number(author)? {
+            Some(author) => self.has_any_of(author),
+            None => Ok(false),
+        }
+    }
+
+    fn has_any_of(&self, author: AuthorNumber) -> Result<bool, StoreError> {
+        let by_author = self.tables().by_author;
+        let prefix = author.0.to_be_bytes();
+        Ok(by_author
+            .prefix_iter(&self.txn, &prefix)?
+            .next()
+            .transpose()?
+            .is_some())
     }
 
     /// Whether a version of an address is deleted: it, the address, or all that its author wrote then.
