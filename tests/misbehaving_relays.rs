@@ -7,11 +7,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::fake_relay::{Asks, FakeRelay, Listing, Negentropy, Played, Publishing, Script};
+use common::fake_relay::{
+    Asks, Delivery, FakeRelay, Listing, Negentropy, Played, Publishing, Script,
+};
 use common::runs::{SHORT, run_within};
 use common::{Home, author, event, ids_of, note, notes, now};
-use constellation::sync::{Outcome, RunReport};
+use constellation::sync::{Deadlines, Outcome, RunReport};
 use constellation::transfer::{Gap, Unresolved};
 use nostr::event::Event;
 use serde_json::{Value, json};
@@ -231,6 +234,36 @@ fn of_a_relay_whose_answers_never_end_it_is_said_what_was_not_read() {
         assert!(held.contains(&event.id.to_hex()) || is_told, "{report:#?}");
     }
     assert!(!ranges.is_empty(), "{report:#?}");
+}
+
+/// Also where everything was compared and only the moving was cut off: by the time, or by connections that break.
+#[test]
+fn of_an_exchange_that_is_cut_off_it_is_said_what_was_not_compared_and_moved() {
+    let theirs = notes(&author(1), now() - 20_000, 300);
+    let trickling = Script {
+        delivery: Delivery::Slow(Duration::from_millis(200)),
+        ..Script::holding(&theirs)
+    };
+    let breaking = Script {
+        hangs_up_after: Some(1),
+        ..Script::holding(&theirs)
+    };
+    for (script, outcome) in [(trickling, Outcome::Failed), (breaking, Outcome::Failed)] {
+        let (relay, _) = FakeRelay::scripted(script);
+        let home = Home::new();
+        let deadlines = Deadlines {
+            exchange: Duration::from_secs(4),
+            ..SHORT
+        };
+        let report = run_within(&home, &[relay.address()], deadlines);
+        assert_eq!(report.outcome, outcome, "{report:#?}");
+        let (held, ranges) = (home.ids(), ranges(&report));
+        for event in &theirs {
+            let is_told = ranges.iter().any(|range| covers(range, event));
+            assert!(held.contains(&event.id.to_hex()) || is_told, "{report:#?}");
+        }
+        assert!(held.len() < theirs.len());
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use constellation::random::Random;
 use constellation::recent_ids::BroughtByPeers;
 use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
-    Deadlines, ExchangeContext, Outcome, PeerReport, Remembered, RunReport, ScopeOptions,
+    Course, Deadlines, ExchangeContext, Outcome, PeerReport, Remembered, RunReport, ScopeOptions,
     SyncRequest, exchange, plan,
 };
 use constellation::time::{Clock, TimeSource};
@@ -537,11 +537,12 @@ async fn exchange_with(
         progress: watch::Sender::default(),
     };
     let (mut report, mut tally) = (PeerReport::new(peer), Tally::default());
-    let mut remembered = Remembered::default();
+    let (mut remembered, mut course) = (Remembered::default(), Course::default());
     let exchanged = exchange(
         &context,
         &planned.exchanges[0],
         &mut remembered,
+        &mut course,
         &mut report,
         &mut tally,
     );

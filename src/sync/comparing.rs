@@ -15,6 +15,7 @@ use constellation_reconcile::{Bound, SortedSet};
 use super::outcome::{Outcome, PeerReport, Step};
 use super::passes::{Sums, passes};
 use super::plan::ExchangePlan;
+use crate::transfer::windows::gap;
 use crate::transfer::{Author, Slice, Tally, Transfer, TransferError};
 
 /// What is left to be compared.
@@ -105,6 +106,13 @@ impl Comparison {
             }
         }
         Ok(self.outcome)
+    }
+
+    /// Names what was not compared to its end.
+    pub(super) fn leave_rest(&self, why: &str, tally: &mut Tally) {
+        for span in &self.spans {
+            tally.leave_gap(gap(span, why));
+        }
     }
 
     fn take(&mut self, outcome: Outcome) {

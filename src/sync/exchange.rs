@@ -33,6 +33,7 @@ use crate::recent_ids::BroughtByPeers;
 use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
+use crate::transfer::windows::gap;
 use crate::transfer::{
     Author, Claims, Introduction, Learnt, Offering, Pulse, Slice, Tally, Transfer, TransferError,
     TransferProgress,
@@ -71,24 +72,25 @@ pub struct ExchangeContext {
     pub progress: watch::Sender<TransferProgress>,
 }
 
-/// Exchanges with one peer; writes into `report`, `tally` and `remembered` what comes of it, as it goes.
+/// Exchanges with one peer; writes into `course`, `report`, `tally` and `remembered` what comes of it, as it goes.
 ///
-/// Cancel safety: what was stored stays stored; `tally` then tells what was achieved, and the caller brings it into
-/// the report.
+/// Cancel safety: what was stored stays stored; `tally` then tells what was achieved, `course` what is left, and the
+/// caller brings both into the report.
 pub async fn exchange(
     context: &ExchangeContext,
     plan: &ExchangePlan,
     remembered: &mut Remembered,
+    course: &mut Course,
     report: &mut PeerReport,
     tally: &mut Tally,
 ) {
     let started = context.clock.unix_seconds();
-    let mut way = None;
+    let way = &mut course.0;
     let mut has_hung_up = false;
     let mut in_vain = 0;
     loop {
         let before = (tally.stored, tally.uploaded, tally.downloaded);
-        let failed = match attempt(context, plan, &mut way, remembered, report, tally).await {
+        let failed = match attempt(context, plan, way, remembered, report, tally).await {
             Ok(outcome) => {
                 report.outcome = outcome;
                 report.error = None;
@@ -109,22 +111,23 @@ pub async fn exchange(
         } else {
             Outcome::Failed
         };
-        let why = format!("not read: {}", failed.failure.detail);
+        let why = format!("not compared: {}", failed.failure.detail);
         report.error = Some(failed.failure);
         in_vain = if before == (tally.stored, tally.uploaded, tally.downloaded) {
             in_vain + 1
         } else {
             1
         };
-        let hung_up = matches!(way, Some(Way::Comparing(_)))
+        let hung_up = matches!(*way, Some(Way::Comparing(_)))
             && (report.step, report.rounds) == (Step::Reconcile, 0);
         if failed.is_transient && in_vain >= ATTEMPTS_MAX && hung_up && !has_hung_up {
-            (way, has_hung_up, in_vain) = (Some(Way::HungUp), true, 0);
+            *way = Some(Way::HungUp);
+            (has_hung_up, in_vain) = (true, 0);
             continue;
         }
         if !failed.is_transient || in_vain >= ATTEMPTS_MAX {
-            if let Some(Way::Windows(windows)) = &way {
-                windows.leave_rest(&why, tally);
+            if let Some(way) = way {
+                way.leave_rest(&why, plan, tally);
             }
             return;
         }
@@ -141,12 +144,37 @@ struct FailedAttempt {
     is_transient: bool,
 }
 
+/// How far an exchange has come.
+#[derive(Debug, Default)]
+pub struct Course(Option<Way>);
+
+impl Course {
+    /// Names what was not compared, or not read, because nothing more will be.
+    pub(super) fn leave_rest(&self, why: &str, plan: &ExchangePlan, tally: &mut Tally) {
+        match &self.0 {
+            Some(way) => way.leave_rest(why, plan, tally),
+            None => tally.leave_gap(gap(&whole(plan), why)),
+        }
+    }
+}
+
 /// By which way the sets are made equal, and how far that is.
+#[derive(Debug)]
 enum Way {
     Comparing(Comparison),
     /// It hung up each time it was asked to compare.
     HungUp,
     Windows(Windows),
+}
+
+impl Way {
+    fn leave_rest(&self, why: &str, plan: &ExchangePlan, tally: &mut Tally) {
+        match self {
+            Self::Comparing(comparison) => comparison.leave_rest(why, tally),
+            Self::HungUp => tally.leave_gap(gap(&whole(plan), why)),
+            Self::Windows(windows) => windows.leave_rest(why, tally),
+        }
+    }
 }
 
 async fn attempt(

@@ -30,7 +30,7 @@ mod windows;
 
 pub use authors::AuthorsSpec;
 pub(crate) use exchange::is_transient;
-pub use exchange::{ExchangeContext, exchange};
+pub use exchange::{Course, ExchangeContext, exchange};
 pub use facts::{AuthorName, GraphSizes, RunFacts};
 pub use history::{History, HistoryError};
 pub use lock::{FileLock, LockError};

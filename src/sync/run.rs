@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::exchange::{ExchangeContext, exchange};
+use super::exchange::{Course, ExchangeContext, exchange};
 use super::facts;
 use super::history::{History, HistoryError};
 use super::home::{FirstPart, offering};
@@ -272,6 +272,7 @@ pub(super) struct Exchange {
     remembered: Remembered,
     /// Whether it had a place in the run.
     has_begun: bool,
+    course: Course,
     /// Of the home relay, the part that is over.
     pub(super) first: FirstPart,
     progress: watch::Sender<TransferProgress>,
@@ -286,6 +287,7 @@ impl Exchange {
             tally: Tally::default(),
             remembered,
             has_begun: false,
+            course: Course::default(),
             first: FirstPart::default(),
             progress: watch::Sender::default(),
         }
@@ -293,8 +295,10 @@ impl Exchange {
 
     /// Whether it ended or was cut off: the tally tells what was achieved.
     fn into_report(self) -> PeerReport {
-        let mut report = self.report;
+        let (mut report, mut tally) = (self.report, self.tally);
         if report.outcome == Outcome::Deadline {
+            self.course
+                .leave_rest("not compared: the time was up", &self.plan, &mut tally);
             report.error = Some(Failure {
                 step: report.step,
                 reason: "deadline".to_owned(),
@@ -302,7 +306,7 @@ impl Exchange {
             });
         }
         self.first.add_to(&mut report);
-        report.take_tally(self.tally);
+        report.take_tally(tally);
         report
     }
 
@@ -370,6 +374,7 @@ impl Exchange {
             return;
         };
         self.has_begun = true;
+        self.course = Course::default();
         // One task for the conversation, the others to spare while those of earlier attempts end.
         let started = run.clock.monotonic();
         let group = run.tasks.child(4);
@@ -393,6 +398,7 @@ impl Exchange {
             &context,
             &self.plan,
             &mut self.remembered,
+            &mut self.course,
             &mut self.report,
             &mut self.tally,
         );

@@ -278,9 +278,7 @@ impl Snapshot<'_> {
             OverlayReason::Refused(_) => {
                 let stands = match stored {
                     // A deletion too, that was taken though its author is not in scope.
-                    Some(header) => {
-                        !(lapse.covers)(header.kind, &self.author_key(header.author)?)
-                    }
+                    Some(header) => !(lapse.covers)(header.kind, &self.author_key(header.author)?),
                     None => self.still_stands(&entry.verdict, key, lapse)?,
                 };
                 Ok(stands.then(|| entry.kind_known.then_some(entry.verdict.kind)))
