@@ -165,8 +165,9 @@ impl Snapshot<'_> {
                 lapse.now.saturating_add(FUTURE_TOLERANCE_SECONDS) < verdict.created_at
             }
             Rejection::OutOfScope => {
-                !(lapse.covers)(verdict.kind, &self.author_key(verdict.author)?)
-                    && !(deletes(verdict.kind) && self.has_any_of(verdict.author)?)
+                let is_covered = (lapse.covers)(verdict.kind, &self.author_key(verdict.author)?);
+                let matters = deletes(verdict.kind) && self.has_any_of(verdict.author)?;
+                !(is_covered || matters)
             }
             Rejection::Blocked => is_blocked(
                 self.tables(),
