@@ -33,6 +33,8 @@ pub mod report;
 pub mod schedule;
 // Links that stay open: what is new anywhere is everywhere at once.
 pub mod live;
+// What the scripts of an Astroport station expect of whoever exchanges in their place.
+pub mod astroport;
 // Runs: plan, exchange, report, history.
 pub mod sync;
 // Two relays that are not ours: compared, and made equal.

@@ -58,6 +58,9 @@ pub const STEP_DEADLINE: Duration = Duration::from_secs(30);
 pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// How long a run with all peers may take.
 pub const RUN_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// While what carries our tunnels is away, a peer is nobody's failure until nothing was achieved with it for so long: a
+/// station whose kubo runs an hour a day has it back within a day, and an hour late is no failure either.
+pub const NO_CARRIER_EXCUSED_FOR: Duration = Duration::from_secs(26 * 3600);
 /// Peers exchanged with at a time; the others wait for a place.
 pub const EXCHANGES_AT_ONCE: usize = 8;
 

@@ -3,6 +3,8 @@
 //! `tests/interop/install.sh` builds and installs them. Where one is missing, its tests say so and pass; with `CI=true`
 //! they fail.
 
+#[path = "interop/astroport_scripts.rs"]
+mod astroport_scripts;
 #[path = "interop/beside_kubo.rs"]
 mod beside_kubo;
 #[path = "interop/bursts.rs"]

@@ -1,5 +1,6 @@
 //! The words of the command line. Syntax only: what they mean is decided where they are used.
 
+mod astroport;
 mod moderation;
 mod reports;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(super) use self::astroport::{AstroportCommand, TriggerArguments};
 pub(super) use self::moderation::{BlockArguments, BlockedAs, PurgeArguments, UnblockArguments};
 pub(super) use self::reports::{HistoryArguments, ReportArguments};
 use super::pair_arguments::{DiffArguments, MirrorArguments};
@@ -100,6 +102,11 @@ pub(super) enum Command {
     Purge(PurgeArguments),
     /// Write a commented configuration
     Init(InitArguments),
+    /// In place of the scripts of an Astroport station
+    Astroport {
+        #[command(subcommand)]
+        command: AstroportCommand,
+    },
     /// Measure this machine: imports, exchanges near and far
     Bench(BenchArguments),
 }

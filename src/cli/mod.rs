@@ -12,6 +12,7 @@ macro_rules! outln {
 
 mod access;
 mod arguments;
+mod astroport;
 mod bench;
 mod demo;
 mod events;
@@ -32,7 +33,7 @@ mod tunnel;
 
 use clap::Parser;
 
-use self::arguments::{Arguments, Command, StoreCommand};
+use self::arguments::{Arguments, AstroportCommand, Command, StoreCommand};
 pub use self::exit::Exit;
 use self::exit::Failure;
 
@@ -98,6 +99,9 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Unblock(command) => moderation::unblock(&global, command).await,
         Command::Purge(command) => moderation::purge(&global, command).await,
         Command::Init(command) => init::init(&global, &command).await,
+        Command::Astroport {
+            command: AstroportCommand::Trigger(command),
+        } => astroport::trigger(&global, command).await,
         Command::Bench(command) => {
             global.refuse_for("bench")?;
             bench::bench(command).await

@@ -29,6 +29,10 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
         station.close().await;
         return Err(error.into());
     }
+    if let Err(error) = station.start_astroport() {
+        station.close().await;
+        return Err(error.into());
+    }
     if let Err(error) = station.start_live(&relay) {
         station.close().await;
         return Err(error.into());

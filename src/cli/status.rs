@@ -140,6 +140,7 @@ fn next_run(report: &StatusReport) -> String {
         Some(DueReason::CatchUp) => "its time passed while the station was off",
         Some(DueReason::Found) => "a station was found",
         Some(DueReason::Missed) => "the last run did not reach everybody",
+        Some(DueReason::Carrier) => "what carries the tunnels is back",
         None => return at.clone(),
     };
     format!("{at}: {why}")

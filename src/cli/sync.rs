@@ -82,14 +82,45 @@ pub(super) async fn sync(global: &Global, arguments: SyncArguments) -> Result<Ex
     Ok(Exit::of_run(&report))
 }
 
+/// Waits for a signal that ends commands.
+///
+/// # Errors
+/// The system does not deliver signals.
+pub(super) async fn interrupted() -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let hang_up = async {
+        if is_hang_up_ignored() {
+            return std::future::pending().await;
+        }
+        signal(SignalKind::hangup())?.recv().await;
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        hung_up = hang_up => hung_up?,
+    }
+    Ok(())
+}
+
+/// Whether whoever started us wants us to outlive the terminal, as nohup does: listening would undo that.
+fn is_hang_up_ignored() -> bool {
+    const HANG_UP_BIT: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & HANG_UP_BIT != 0)
+}
+
 /// Runs in this process; `None` when interrupted.
 pub(super) async fn run_here(
     station: &Station,
     request: &SyncRequest,
     view: &mut ProgressView,
 ) -> Result<Option<RunReport>, Failure> {
-    // Listened for from before the first step on: none is missed, and none kills the process.
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Listened for from before the first step on: none kills the process while the run holds what others look at.
+    let mut ended_early = std::pin::pin!(interrupted());
     let (announce, announced) = tokio::sync::watch::channel(RunProgress::new());
     let run = station.runner().trigger(request, |progress| {
         announce.send_replace(progress);
@@ -97,10 +128,11 @@ pub(super) async fn run_here(
     let mut run = std::pin::pin!(run);
     loop {
         tokio::select! {
+            biased;
+            interrupted = &mut ended_early => return interrupted.map(|()| None),
             ended = &mut run => {
                 return ended.map(Some).map_err(|error| CommandError::from(error).into());
             }
-            _ = interrupt.recv() => return Ok(None),
             () = tokio::time::sleep(LOOK_EVERY) => {
                 let progress: Vec<_> = announced
                     .borrow()
@@ -113,7 +145,7 @@ pub(super) async fn run_here(
     }
 }
 
-fn print_report(report: &RunReport) -> Result<(), Failure> {
+pub(super) fn print_report(report: &RunReport) -> Result<(), Failure> {
     if report.outcome == Outcome::Skipped {
         outln!("skipped: another run is in progress");
         return Ok(());

@@ -4,6 +4,7 @@
 //! `CONSTELLATION_RELAY__LISTEN=…` overrides `[relay] listen`; what it holds is taken as a text, or as TOML where the
 //! key takes no text. Absent file: all defaults, unless it was named.
 
+mod astroport;
 mod home;
 mod sample;
 mod tunnel;
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
+pub use astroport::AstroportOptions;
 pub use sample::sample;
-pub use tunnel::{AstroportOptions, Kademlia, KuboOptions, KuboUse, TunnelOptions};
+pub use tunnel::{Kademlia, KuboOptions, KuboUse, TunnelOptions};
 
 use crate::graph::GraphOptions;
 use crate::home::{HomeRelayAddress, HomeWrite, StrfryCommand};
@@ -182,18 +184,27 @@ impl Config {
                 message,
             })
         };
+        let environment: Vec<(String, String)> = environment.collect();
+        let home = environment.iter().find(|(name, _)| name == "HOME");
+        let home = home.map(|(_, path)| PathBuf::from(path));
         let mut overrides: Vec<(String, String)> = environment
+            .into_iter()
             .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name != LOG_VARIABLE)
             .collect();
-        if overrides.is_empty() {
-            return checked(alone);
-        }
         overrides.sort();
         let mut table: toml::Table = toml::from_str(&text).map_err(invalid)?;
         let mut config = alone;
         for (variable, value) in overrides {
             config = apply(&mut table, &variable, &value)
                 .map_err(|message| ConfigError::Variable { variable, message })?;
+        }
+        let station = astroport::fill_in(&mut table, &config.astroport, home.as_deref());
+        if station.is_some() {
+            config = read(&table).map_err(|message| ConfigError::Invalid {
+                path: path.to_owned(),
+                message,
+            })?;
+            config.astroport.station = station;
         }
         checked(config)
     }
@@ -217,7 +228,10 @@ impl Config {
             peers: self.peers.clone(),
             home: self.home(),
             scope: self.scope.clone(),
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines {
+                run: self.astroport.run_limit,
+                ..Deadlines::default()
+            },
         }
     }
 }

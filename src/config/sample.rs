@@ -114,13 +114,19 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 #api = "http://127.0.0.1:5001"
 
 [astroport]
-# Whether to read the cards of an Astroport swarm, and where they are (by default ~/.zen/tmp/swarm).
+# Whether this is an Astroport station: its swarm's cards are read, its scripts' locks held and logs written, and keys that
+# are not set here are what that network has. By default as ~/.zen/Astroport.ONE/tools/my.sh says; then true.
 #enabled = false
+# Where its things are (by default the home folder), and the cards of its swarm (by default ~/.zen/tmp/swarm).
+#home = "/home/captain"
 #swarm = "/home/captain/.zen/tmp/swarm"
 # The UPlanet (UPLANETG1PUB) whose stations these are; by default that of this station's own card.
 #uplanet = "AwdjhpJNqzQgmSrvpUk5Fd2GxBZMJVQkBQmXn4JQLr6z"
-# Whether the stations of the swarm folder may enter.
+# Whether the stations of the swarm folder may open this station's relay ("strfry"), and no other service. On an Astroport
+# station they may by default.
 #admit_swarm = false
+# How long a run may take, at most half an hour.
+#run_limit = "30m"
 
 [scope]
 # Kinds that are shared: "all", a list such as "0,1,30000-30003", or numbers.

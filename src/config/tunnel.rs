@@ -1,4 +1,4 @@
-//! `[tunnel]`, `[kubo]`, `[astroport]`: how other stations are reached, and who may enter.
+//! `[tunnel]`, `[kubo]`: how other stations are reached, and who may enter.
 
 use std::path::PathBuf;
 
@@ -221,18 +221,4 @@ impl Default for KuboOptions {
             api: "http://127.0.0.1:5001".into(),
         }
     }
-}
-
-/// `[astroport]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AstroportOptions {
-    /// Whether to read the cards of an Astroport swarm.
-    pub enabled: bool,
-    /// Where they are. Absent: `~/.zen/tmp/swarm`.
-    pub swarm: Option<PathBuf>,
-    /// The UPlanet (`UPLANETG1PUB`) whose stations these are; cards of another are refused. Absent: that of our own card.
-    pub uplanet: Option<String>,
-    /// Whether the stations of the swarm folder may enter.
-    pub admit_swarm: bool,
 }

@@ -80,6 +80,11 @@ impl DataDirectory {
         self.state().join("swarm.json")
     }
 
+    /// What we wrote into files of an Astroport station's scripts.
+    pub fn astroport(&self) -> PathBuf {
+        self.state().join("astroport.json")
+    }
+
     /// The last known keys of files and cards.
     pub fn graph(&self) -> PathBuf {
         self.state().join("graph.json")

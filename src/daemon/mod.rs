@@ -7,6 +7,7 @@
 //! The composition root: everything is built here and handed down; nothing below knows of it. Shutdown follows the
 //! flow: tasks (relay, runs, commands) end first, then ingest commits what it took, then the store closes.
 
+mod astroport;
 mod calibration;
 mod directory;
 mod live;

@@ -1,8 +1,8 @@
 //! The runs that a running station makes by itself: when one is due, and making it.
 //!
 //! Takes the timetable, who is found and whom the last run missed; gives runs, one after another. A run is due by the
-//! timetable, and a moment after a station was found that no run has met: it does not wait for the hour. Whom a run did not
-//! reach is tried again by itself a minute later, until the circuit breaker of runs has it rest. Invariants: what becomes due
+//! timetable, a moment after a station was found that no run has met, and when what carries the tunnels is back: these do
+//! not wait for the hour. Whom a run did not reach is tried again by itself a minute later, until the circuit breaker of runs has it rest. Invariants: what becomes due
 //! while a run is in progress is remembered once, not queued; when the timetable last made one is on disk, so that a
 //! station that was off knows what it missed. Deliberately absent: what a run does. Worst case: one run a minute, while
 //! somebody new is found each time.
@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::station::{Station, StationError};
+use crate::control::TunnelState;
 use crate::peer::PeerAddress;
 use crate::random::Random;
 use crate::schedule::{Due, DueReason, NextRuns, ScheduleOptions, Timetable};
 use crate::state_file;
 use crate::sync::{Neighbours, Outcome, RunReport, Runner, SyncRequest};
 use crate::time::Clock;
+use crate::tunnel::CarrierState;
 
 /// Stations are found in swarms: whom else the next moment brings is met by the same run.
 const FOUND_GATHER_FOR: Duration = Duration::from_secs(3);
@@ -34,7 +36,7 @@ const LOOKED_AT_EVERY: Duration = Duration::from_secs(15);
 /// Of the file that says when a run last took place.
 const RECORD_BYTES_MAX: u64 = 4_096;
 
-/// Starts the tasks of the schedule: two that know when a run is due, one that makes runs.
+/// Starts the tasks of the schedule: three that know when a run is due, one that makes runs.
 ///
 /// # Errors
 /// [`StationError::Start`].
@@ -52,6 +54,11 @@ pub(super) fn start(
         record: record.clone(),
     };
     let meeting = meet_found(station.found(), schedule.clone(), Arc::clone(&wanted));
+    let returning = await_carrier(
+        station.tunnel_state(),
+        schedule.clone(),
+        Arc::clone(&wanted),
+    );
     let keeping = TimeKeeper {
         schedule,
         wanted,
@@ -66,6 +73,7 @@ pub(super) fn start(
         .spawn(async move { keeping.keep_time(record.read().await).await })
         .map_err(start)?;
     tasks.spawn(meeting).map_err(start)?;
+    tasks.spawn(returning).map_err(start)?;
     Ok(())
 }
 
@@ -155,6 +163,51 @@ async fn meet_found(
         met = now;
         if somebody_is_new && schedule.borrow().is_on() {
             wanted.want(DueReason::Found);
+            tokio::time::sleep(FOUND_RUN_EVERY).await;
+        }
+    }
+}
+
+/// Makes a run due when what carries the tunnels is back: whom runs left alone meanwhile does not wait for the hour.
+async fn await_carrier(
+    mut tunnels: watch::Receiver<TunnelState>,
+    schedule: watch::Receiver<ScheduleOptions>,
+    wanted: Arc<Wanted>,
+) {
+    loop {
+        // A start that waited for it finds everybody anew: that makes a run due already.
+        let started = tunnels.wait_for(|state| state.started().is_some()).await;
+        let Some(state) = started.ok().and_then(|state| state.started().cloned()) else {
+            return; // the station ends
+        };
+        follow_carrier(state.carrier.state(), &schedule, &wanted).await;
+        if tunnels.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Until the carrier is another one.
+async fn follow_carrier(
+    mut state: watch::Receiver<Arc<CarrierState>>,
+    schedule: &watch::Receiver<ScheduleOptions>,
+    wanted: &Wanted,
+) {
+    while state
+        .wait_for(|state| state.problem.is_some())
+        .await
+        .is_ok()
+    {
+        if state
+            .wait_for(|state| state.problem.is_none())
+            .await
+            .is_err()
+        {
+            return;
+        }
+        if schedule.borrow().is_on() {
+            wanted.want(DueReason::Carrier);
+            // A daemon that comes and goes all the time brings no more runs than stations that do.
             tokio::time::sleep(FOUND_RUN_EVERY).await;
         }
     }

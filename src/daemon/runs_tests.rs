@@ -143,3 +143,42 @@ async fn a_run_is_due_for_whom_nobody_has_met_and_at_most_once_a_minute() {
     assert!(!is_due(600).await, "runs are only made when asked for");
     tasks.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_carrier_that_comes_back_makes_a_run_due_and_one_that_stays_does_not() {
+    use crate::tunnel::CarrierKind;
+
+    let state = watch::Sender::new(Arc::new(CarrierState::new(CarrierKind::Kubo)));
+    let schedule = watch::Sender::new(ScheduleOptions::default());
+    let wanted = Arc::new(Wanted::default());
+    let tasks = TaskGroup::new(1);
+    let following = {
+        let (state, schedule) = (state.subscribe(), schedule.subscribe());
+        let wanted = Arc::clone(&wanted);
+        async move { follow_carrier(state, &schedule, &wanted).await }
+    };
+    tasks.spawn(following).expect("room");
+    let problem = |problem: Option<&str>| {
+        let mut now = CarrierState::new(CarrierKind::Kubo);
+        now.problem = problem.map(str::to_owned);
+        state.send_replace(Arc::new(now));
+    };
+    let is_wanted = async || timeout(Duration::from_secs(600), wanted.next()).await.ok();
+    problem(None);
+    assert_eq!(is_wanted().await, None, "nothing has happened");
+    problem(Some("kubo does not answer"));
+    assert_eq!(is_wanted().await, None, "it is away");
+    problem(None);
+    assert_eq!(is_wanted().await, Some(DueReason::Carrier));
+    assert_eq!(is_wanted().await, None, "once");
+    // Where runs are not made by themselves, nothing makes one due.
+    schedule.send_replace(ScheduleOptions {
+        every: Duration::ZERO,
+        ..ScheduleOptions::default()
+    });
+    problem(Some("kubo does not answer"));
+    assert_eq!(is_wanted().await, None);
+    problem(None);
+    assert_eq!(is_wanted().await, None);
+    tasks.end().await;
+}

@@ -16,6 +16,7 @@ use super::policy::PolicyPart;
 use super::relay::StationRelay;
 use super::reporting::ReportParts;
 use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
+use crate::astroport::{AstroportAttendant, AstroportPaths};
 use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts, TunnelState};
 use crate::discovery::TrustFiles;
@@ -91,6 +92,8 @@ pub struct Station {
     commands: TaskGroup,
     facts: watch::Sender<StationFacts>,
     next_runs: watch::Sender<NextRuns>,
+    /// Where the things of an Astroport station are, on one.
+    astroport: watch::Sender<Option<AstroportPaths>>,
     sync_options: watch::Sender<Arc<SyncOptions>>,
     /// Peers that were found, and configured ones that are out.
     found: watch::Receiver<Arc<Neighbours>>,
@@ -170,7 +173,15 @@ impl Station {
             tasks: run_tasks.clone(),
             state: directory.state(),
         };
-        let runner = Runner::new(context.clone(), sync_options.subscribe(), surroundings);
+        let astroport = watch::Sender::new(config.astroport_paths());
+        let attendant = AstroportAttendant::new(
+            astroport.subscribe(),
+            directory.astroport(),
+            graph.clone(),
+            clock.clone(),
+        );
+        let runner = Runner::new(context.clone(), sync_options.subscribe(), surroundings)
+            .attended_by(Some(Arc::new(attendant)));
         let reports = ReportParts::new(&context, &runner, config);
         let facts = watch::Sender::new(StationFacts {
             name: config.station.name.clone(),
@@ -210,6 +221,7 @@ impl Station {
             commands: control_tasks.clone(),
             facts,
             next_runs: watch::Sender::default(),
+            astroport,
             sync_options,
             found: followed,
             halted,
@@ -351,6 +363,16 @@ impl Station {
         self.visitors.clone()
     }
 
+    /// Where the things of an Astroport station are, on one.
+    pub(super) fn astroport_paths(&self) -> watch::Receiver<Option<AstroportPaths>> {
+        self.astroport.subscribe()
+    }
+
+    /// Whether there are tunnels, followed.
+    pub(super) fn tunnel_state(&self) -> watch::Receiver<TunnelState> {
+        self.tunnels.subscribe()
+    }
+
     /// Tasks that live as long as the station.
     pub fn tasks(&self) -> &TaskGroup {
         &self.tasks
@@ -415,6 +437,7 @@ impl Station {
         self.sync_options
             .send_replace(Arc::new(config.sync_options()));
         self.graph.configure(config.graph_options());
+        self.astroport.send_replace(config.astroport_paths());
         self.facts
             .send_modify(|facts| facts.name.clone_from(&config.station.name));
         self.live.options.send_replace(config.live);

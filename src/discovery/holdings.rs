@@ -110,13 +110,11 @@ impl Holdings {
     }
 
     pub(super) fn judge(&mut self, own: PeerId) {
-        let swarm = self.swarm.iter().filter(|_| self.settings.admit_swarm);
         let allowed = self
             .settings
             .allowed
             .iter()
             .copied()
-            .chain(swarm.map(|station| station.peer))
             .chain(self.named().filter_map(PeerAddress::peer_id))
             .filter(|peer| *peer != own)
             .collect();
@@ -149,6 +147,16 @@ impl Holdings {
             && !self.standing.revoked.contains_key(peer)
             && (self.standing.admitted.contains_key(peer)
                 || self.doors_but_for_tokens().opens_to_key_holders())
+    }
+
+    /// Stations of the swarm folder, where the captain lets them open our relay. Their cards are not signed: nothing else
+    /// follows from them.
+    pub(super) fn relay_guests(&self) -> BTreeSet<PeerId> {
+        let swarm = self.swarm.iter().filter(|_| self.settings.admit_swarm);
+        swarm
+            .map(|station| station.peer)
+            .filter(|peer| *peer != self.standing.me)
+            .collect()
     }
 
     /// Stations and relays that the captain named.

@@ -71,7 +71,7 @@ pub struct RegistrySettings {
     pub peers: Vec<PeerAddress>,
     /// Whether whoever holds the swarm key may enter.
     pub swarm_key_admits: bool,
-    /// Whether stations of the swarm folder may enter.
+    /// Whether stations of the swarm folder may open our relay, and nothing else.
     pub admit_swarm: bool,
 }
 
@@ -321,7 +321,12 @@ impl Registry {
             replace(&self.wanted, BTreeSet::new());
             return;
         }
-        let guests = guest_list(&inner.standing, &inner.exposed, inner.doors(now));
+        let guests = guest_list(
+            &inner.standing,
+            &inner.exposed,
+            inner.doors(now),
+            inner.relay_guests(),
+        );
         replace(&self.options.guests, guests);
         let (found, wanted) = (
             inner.found(self.options.own),

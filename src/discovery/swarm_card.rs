@@ -17,6 +17,10 @@ use crate::peer::{Multiaddr, PeerAddress, PeerId};
 
 /// A card that is larger is not one.
 const CARD_BYTES_MAX: u64 = 64 << 10;
+/// The network itself forgets a station that has not published for so long.
+const STALE_AFTER_SECONDS: u64 = 12 * 3600;
+/// Of a file with a time.
+const TIME_BYTES_MAX: u64 = 64;
 /// Addresses taken from one card.
 const ADDRESSES_MAX: usize = 16;
 /// Where a kubo, and a station of ours, listen as a rule.
@@ -81,6 +85,8 @@ pub(super) enum CardRefusal {
     Incomplete,
     NotItsFolder,
     AnotherUplanet,
+    /// Its station has not published for half a day.
+    Stale,
 }
 
 impl CardRefusal {
@@ -92,6 +98,7 @@ impl CardRefusal {
             Self::Incomplete => "incomplete",
             Self::NotItsFolder => "not_its_folder",
             Self::AnotherUplanet => "another_uplanet",
+            Self::Stale => "stale",
         }
     }
 
@@ -126,11 +133,22 @@ fn text(card: &Value, key: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-/// What the card of a folder says; `None` if there is none.
+/// Whether the file beside the card says that its station last published more than [`STALE_AFTER_SECONDS`] ago. One that
+/// is not there, or has no Unix time, says nothing.
+fn is_stale(path: &Path, now: u64) -> bool {
+    let mut text = String::new();
+    let read = File::open(path.with_file_name("_MySwarm.moats"))
+        .and_then(|file| file.take(TIME_BYTES_MAX).read_to_string(&mut text));
+    let published: Option<u64> = read.ok().and_then(|_| text.trim().parse().ok());
+    published.is_some_and(|at| now.saturating_sub(at) > STALE_AFTER_SECONDS)
+}
+
+/// What the card of a folder says at `now`, in Unix seconds; `None` if there is none.
 pub(super) fn read_card(
     path: &Path,
     folder: &str,
     uplanet: &str,
+    now: u64,
 ) -> Result<Option<SwarmStation>, CardRefusal> {
     let Some(card) = read_json(path)? else {
         return Ok(None);
@@ -143,6 +161,9 @@ pub(super) fn read_card(
         return Err(CardRefusal::AnotherUplanet);
     }
     let peer: PeerId = id.parse().map_err(|_| CardRefusal::NotItsFolder)?;
+    if is_stale(path, now) {
+        return Err(CardRefusal::Stale);
+    }
     Ok(Some(SwarmStation {
         peer,
         name: text(&card, "hostname").unwrap_or_default(),

@@ -3,7 +3,7 @@
 //! Takes `<folder>/<PeerID>/12345.json` and `x_strfry.sh` beside it; gives the stations they describe. The cards are
 //! not signed and may be broken, half written or huge: such a one is skipped, with one warning until it changes. A card
 //! whose `ipfsnodeid` is not its folder's name, or of another UPlanet, is refused, and what was known of that station is
-//! forgotten at once. The network empties the folder every evening, so what was last known stays for 48 hours, over
+//! forgotten at once. One that is stale adds nothing to what was known. The network empties the folder every evening, so what was last known stays for 48 hours, over
 //! restarts too, as long as our UPlanet is the same. Only changes are told: that a card is still there is none. Worst
 //! case: `CARDS_MAX` cards, read again a moment after something changed, and every `RESCAN_EVERY`.
 
@@ -170,7 +170,7 @@ impl SwarmFolder {
                 self.uplanet_of_known = Some(uplanet.clone());
             }
             for (folder, path) in self.folders() {
-                match read_card(&path, &folder, &uplanet) {
+                match read_card(&path, &folder, &uplanet, now) {
                     Ok(Some(station)) if station.peer != self.options.own => {
                         self.warned.remove(&folder);
                         let seen_at = now;

@@ -301,3 +301,35 @@ fn a_card_names_the_keys_of_its_station_and_captain() {
     assert_eq!(keys(&zen.reader()), [""; 0]);
     assert_eq!(zen.reader().stations().len(), 1);
 }
+
+#[test]
+fn a_station_that_has_not_published_for_half_a_day_is_not_found_and_one_that_was_known_stays_its_time()
+ {
+    let zen = Zen::new();
+    let [known, unknown] = [(); 2].map(|()| PeerId::random());
+    let published = |peer: PeerId, at: u64| {
+        let beside = zen.swarm().join(peer.to_string()).join("_MySwarm.moats");
+        fs::write(beside, format!("{at}\n")).unwrap();
+    };
+    zen.card(known, "wss://known.example");
+    published(known, 1_700_000_000);
+    let mut folder = zen.reader();
+    assert_eq!(reaches(&mut folder).len(), 1);
+    zen.pass(12 * 3600 + 1);
+    zen.card(unknown, "wss://unknown.example");
+    published(unknown, 1_700_000_000);
+    let found: Vec<PeerId> = reaches(&mut folder).into_keys().collect();
+    assert_eq!(found, [known]);
+    // It publishes again.
+    published(unknown, 1_700_000_000 + 60);
+    assert_eq!(reaches(&mut folder).len(), 2);
+    zen.pass(48 * 3600 + 1);
+    assert!(reaches(&mut folder).is_empty());
+    // What is no time says nothing.
+    fs::write(
+        zen.swarm().join(known.to_string()).join("_MySwarm.moats"),
+        "soon",
+    )
+    .unwrap();
+    assert_eq!(reaches(&mut folder).len(), 1);
+}

@@ -125,7 +125,7 @@ impl Standing {
         if peer.outcome == Outcome::Converged {
             return Some(State::Well);
         }
-        if peer.is_quiet() {
+        if peer.is_left_alone() {
             return None;
         }
         if !peer.was_reached() {

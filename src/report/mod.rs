@@ -45,7 +45,7 @@ pub use mail::{MailError, MailStep};
 pub use message::MessageError;
 pub use note::NoteError;
 pub use numbers::{bytes, seconds, span, thousands};
-pub use options::{Channel, Encryption, ReportOptions, Secret, When};
+pub use options::{Channel, Encryption, ReportOptions, Secret, When, is_mailbox};
 pub use reporter::{ReportError, Reporter, ReporterContext, Reporting, Sent};
 pub use secrets::SecretError;
 pub use sending::{Delivery, SendError};

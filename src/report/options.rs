@@ -254,6 +254,11 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether this is a mail address that reports can go to.
+pub fn is_mailbox(text: &str) -> bool {
+    text.parse::<Mailbox>().is_ok()
+}
+
 fn mailbox<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Mailbox>, D::Error> {
     let text = String::deserialize(source)?;
     text.parse().map(Some).map_err(|_| {

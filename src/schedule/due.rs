@@ -16,6 +16,8 @@ pub enum DueReason {
     Found,
     /// The last run did not reach somebody.
     Missed,
+    /// What carries the tunnels was away and is back.
+    Carrier,
 }
 
 impl DueReason {
@@ -27,6 +29,7 @@ impl DueReason {
             Self::CatchUp => "catch_up",
             Self::Found => "found",
             Self::Missed => "missed",
+            Self::Carrier => "carrier",
         }
     }
 }

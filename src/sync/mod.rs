@@ -11,6 +11,7 @@
 //! outcome; "converged" is said only of sets whose fingerprints were compared after the last transfer.
 //! Deliberately absent: when to run (the daemon's), how to show it (the CLI's), the configuration file.
 
+mod attendant;
 mod authors;
 mod comparing;
 mod exchange;
@@ -28,6 +29,7 @@ mod run;
 mod runner;
 mod windows;
 
+pub use attendant::{Attendant, Attended, Attending};
 pub use authors::AuthorsSpec;
 pub(crate) use exchange::is_transient;
 pub use exchange::{Course, ExchangeContext, exchange};

@@ -6,8 +6,10 @@ use constellation_event::Rejection;
 use serde::{Deserialize, Serialize};
 
 use super::facts::RunFacts;
+use crate::limits::NO_CARRIER_EXCUSED_FOR;
 use crate::protocol::ReasonPrefix;
 use crate::transfer::{Tally, TransferError, Unresolved};
+use crate::tunnel::OpenError;
 
 /// How a run, or an exchange, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,6 +64,8 @@ pub enum Step {
 
 /// The reason of a peer that was left alone for the hour of the day.
 pub(super) const QUIET: &str = "quiet_hours";
+/// The reason of a peer that was left alone because what carries our tunnels is away.
+pub(super) const NO_CARRIER: &str = "no_carrier";
 
 /// Why an exchange broke off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,10 +165,26 @@ impl PeerReport {
         }
     }
 
-    /// Whether it was left alone because these are its quiet hours.
-    pub fn is_quiet(&self) -> bool {
+    /// Whether it was left alone and that is nobody's failure: these are its quiet hours, or what carries our tunnels is
+    /// away and has not been for long.
+    pub fn is_left_alone(&self) -> bool {
         let reason = self.error.as_ref().map(|error| error.reason.as_str());
-        self.outcome == Outcome::Skipped && reason == Some(QUIET)
+        self.outcome == Outcome::Skipped && matches!(reason, Some(QUIET | NO_CARRIER))
+    }
+
+    /// What carries our tunnels is away: the peer counts as left alone, until nothing was achieved with it for too long.
+    /// `since_success`: seconds since the last success with it; `None`: there was none.
+    pub(super) fn excuse_missing_carrier(&mut self, since_success: Option<u64>) {
+        let is_recent = since_success.is_some_and(|age| age < NO_CARRIER_EXCUSED_FOR.as_secs());
+        if let Some(error) = &mut self.error
+            && self.outcome == Outcome::Failed
+            && error.step == Step::Connect
+            && error.reason == OpenError::CARRIER_DOWN_LABEL
+            && is_recent
+        {
+            self.outcome = Outcome::Skipped;
+            error.reason = NO_CARRIER.to_owned();
+        }
     }
 
     /// The run ended before this exchange did, because nothing may be shared any more.
@@ -306,9 +326,9 @@ impl RunReport {
         totals
     }
 
-    /// The outcome of a run that was in time, from those of its exchanges. A peer in its quiet hours has no part in it.
+    /// The outcome of a run that was in time, from those of its exchanges. A peer that is left alone has no part in it.
     pub fn outcome_of(peers: &[PeerReport]) -> Outcome {
-        let peers: Vec<&PeerReport> = peers.iter().filter(|peer| !peer.is_quiet()).collect();
+        let peers: Vec<&PeerReport> = peers.iter().filter(|peer| !peer.is_left_alone()).collect();
         if peers.is_empty() {
             return Outcome::Skipped;
         }
@@ -345,5 +365,60 @@ impl RunReport {
 fn add_counts<K: Ord + Copy>(totals: &mut BTreeMap<K, u64>, counts: &BTreeMap<K, u64>) {
     for (key, count) in counts {
         *totals.entry(*key).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that was not reached, since what carries tunnels is away, after so many seconds without an achievement.
+    fn without_carrier(since_success: Option<u64>) -> PeerReport {
+        let mut peer = PeerReport::new("/p2p/x");
+        peer.outcome = Outcome::Failed;
+        peer.error = Some(Failure {
+            step: Step::Connect,
+            reason: OpenError::CarrierDown(String::new()).label().to_owned(),
+            detail: String::new(),
+        });
+        peer.excuse_missing_carrier(since_success);
+        peer
+    }
+
+    #[test]
+    fn a_carrier_that_is_away_is_no_failure_for_twenty_six_hours() {
+        const HOUR: u64 = 3_600;
+        for (since_success, is_excused) in [
+            (Some(0), true),
+            (Some(26 * HOUR - 1), true),
+            (Some(26 * HOUR), false),
+            (None, false),
+        ] {
+            let peer = without_carrier(since_success);
+            assert_eq!(peer.is_left_alone(), is_excused, "{since_success:?}");
+            let reason = peer.error.expect("still said").reason;
+            let expected = if is_excused {
+                NO_CARRIER
+            } else {
+                "carrier_down"
+            };
+            assert_eq!(reason, expected);
+        }
+        let mut converged = PeerReport::new("ws://home");
+        converged.outcome = Outcome::Converged;
+        let outcome = |peers: &[PeerReport]| RunReport::outcome_of(peers);
+        let excused = without_carrier(Some(0));
+        assert_eq!(
+            outcome(&[converged.clone(), excused.clone()]),
+            Outcome::Converged
+        );
+        assert_eq!(outcome(&[excused]), Outcome::Skipped);
+        let failed = without_carrier(None);
+        assert_eq!(outcome(&[converged, failed]), Outcome::Partial);
+        // Whoever cannot be reached for another reason is not excused.
+        let mut unreachable = without_carrier(None);
+        unreachable.error.as_mut().expect("said").reason = "unreachable".to_owned();
+        unreachable.excuse_missing_carrier(Some(0));
+        assert_eq!(unreachable.outcome, Outcome::Failed);
     }
 }

@@ -38,6 +38,8 @@ pub struct Remembered {
     pub asked_by_author: bool,
     /// When an exchange with it last converged.
     pub last_success: Option<u64>,
+    /// When an exchange with it last achieved something, converged or not.
+    pub achieved_at: Option<u64>,
     /// How far its whole history was read, where it cannot be compared.
     pub history: HistoryRead,
     /// Exchanges in a row that did not reach it.

@@ -315,6 +315,9 @@ impl Exchange {
         if plan.dry_run || self.report.outcome == Outcome::Skipped {
             return;
         }
+        if matches!(self.report.outcome, Outcome::Converged | Outcome::Partial) {
+            self.remembered.achieved_at = Some(context.clock.unix_seconds());
+        }
         if self.has_begun {
             self.remembered.was_cut_off = self.report.outcome == Outcome::Deadline;
         }
@@ -409,6 +412,15 @@ impl Exchange {
             tracing::warn!(peer = %self.plan.address, "the exchange did not end in its time");
         }
         self.report.duration_ms = milliseconds(run.clock.monotonic().saturating_sub(started));
+        let now = run.clock.unix_seconds();
+        let achieved_at = self
+            .remembered
+            .achieved_at
+            .max(self.remembered.last_success);
+        let since_success = achieved_at.map(|at| now.saturating_sub(at));
+        if plan.is_scheduled {
+            self.report.excuse_missing_carrier(since_success);
+        }
         group.end().await;
     }
 }

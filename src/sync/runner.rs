@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::attendant::Attendant;
 use super::history::History;
 use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
@@ -99,6 +100,8 @@ pub struct Runner {
     context: RunContext,
     options: watch::Receiver<Arc<SyncOptions>>,
     surroundings: Surroundings,
+    /// Has a say in whether runs begin, if there is anybody.
+    attendant: Option<Arc<dyn Attendant>>,
     /// Its one permit is held during a run of this process; the file lock says the same to other processes.
     turn: Arc<Semaphore>,
     /// Runs that have ended.
@@ -116,9 +119,16 @@ impl Runner {
             context,
             options,
             surroundings,
+            attendant: None,
             turn: Arc::new(Semaphore::new(1)),
             ended: watch::Sender::new(0),
         }
+    }
+
+    /// The same runner, whose runs ask this one first.
+    pub fn attended_by(mut self, attendant: Option<Arc<dyn Attendant>>) -> Self {
+        self.attendant = attendant;
+        self
     }
 
     /// Waits for a run in progress to end, then makes one.
@@ -131,7 +141,33 @@ impl Runner {
         // Nobody closes it: waiting cannot fail.
         let _turn = self.turn.acquire().await;
         let plan = self.plan(request).await?;
-        Ok(self.carry_out(plan, |_| {}).await?)
+        self.carry_out(plan, |_| {}).await
+    }
+
+    /// Makes a run, if whoever has a say in it lets it begin.
+    async fn carry_out(
+        &self,
+        plan: RunPlan,
+        announce: impl FnOnce(RunProgress),
+    ) -> Result<RunReport, TriggerError> {
+        let asks = !plan.is_brief && !plan.dry_run;
+        let attended = match self.attendant.as_ref().filter(|_| asks) {
+            None => None,
+            Some(attendant) => match attendant.begin(&plan).await {
+                Ok(attended) => Some(attended),
+                Err(why) => {
+                    tracing::info!(why, "the run is left out");
+                    return Ok(RunReport::skipped(&self.context, plan.dry_run));
+                }
+            },
+        };
+        let halted = self.surroundings.halted.clone();
+        let report = Box::pin(run(&self.context, plan, halted, announce)).await?;
+        self.ended.send_modify(|ended| *ended += 1);
+        if let Some(attended) = attended {
+            attended.end(&report).await;
+        }
+        Ok(report)
     }
 
     /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
@@ -148,20 +184,9 @@ impl Runner {
     ) -> Result<RunReport, TriggerError> {
         let plan = self.plan(request).await?;
         match self.turn.try_acquire() {
-            Ok(_turn) => Ok(self.carry_out(plan, announce).await?),
+            Ok(_turn) => self.carry_out(plan, announce).await,
             Err(_) => Ok(RunReport::skipped(&self.context, plan.dry_run)),
         }
-    }
-
-    async fn carry_out(
-        &self,
-        plan: RunPlan,
-        announce: impl FnOnce(RunProgress),
-    ) -> Result<RunReport, RunError> {
-        let halted = self.surroundings.halted.clone();
-        let report = Box::pin(run(&self.context, plan, halted, announce)).await?;
-        self.ended.send_modify(|ended| *ended += 1);
-        Ok(report)
     }
 
     /// Changes whenever a run has ended; its report is in the history by then.

@@ -4,10 +4,10 @@
 //! revoked is on it, and where anyone may knock it is at the service that takes tokens. Deliberately absent: enforcing
 //! it. Worst case: as many entries as were judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Standing;
-use crate::tunnel::{GuestList, Guests, ServiceName};
+use crate::tunnel::{GuestList, Guests, PeerId, ServiceName};
 
 /// What opens doors besides being admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,11 +28,12 @@ impl Doors {
 }
 
 /// The carrier's list. `services` are those that are exposed, the one of the constellation need not be among them:
-/// it always is exposed.
+/// it always is exposed. `relay_only` may open the relay without being admitted: nothing follows from their word.
 pub fn guest_list(
     standing: &Standing,
     services: &BTreeMap<ServiceName, Guests>,
     doors: Doors,
+    relay_only: BTreeSet<PeerId>,
 ) -> GuestList {
     // A list that lets anyone in is for the service that checks tokens itself, and for no other.
     let bounded = |guests: &Guests| match guests {
@@ -52,6 +53,7 @@ pub fn guest_list(
     GuestList {
         services,
         admitted: standing.admitted.keys().copied().collect(),
+        relay_only,
         banned: standing.revoked.keys().copied().collect(),
         swarm_key_admits: doors.opens_to_key_holders(),
     }
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
     use crate::trust::judgement::{Own, Word, judge};
     use crate::trust::{Revocation, Vouch};
-    use crate::tunnel::{Identity, PeerId};
+    use crate::tunnel::Identity;
 
     fn peer(number: u8) -> PeerId {
         Identity::from_seed([number; 32]).public_key().peer_id()
@@ -102,18 +104,20 @@ mod tests {
             let strfry = ServiceName::strfry();
             let ssh: ServiceName = "ssh".parse().expect("a name");
             let exposed = [(strfry.clone(), Guests::Anyone), (ssh.clone(), Guests::Only([peer(2)].into()))];
-            let list = guest_list(&standing(), &exposed.into(), doors);
+            let list = guest_list(&standing(), &exposed.into(), doors, [peer(3), peer(5)].into());
             let enters = |number, service| list.admit(&peer(number), service).is_ok();
             prop_assert!(enters(1, &strfry));
             prop_assert!(!enters(1, &ssh));
             let constellation = ServiceName::constellation();
             prop_assert!(enters(1, &constellation));
+            let holds_a_secret_key = swarm_key_admits && swarm_key_is_secret;
+            prop_assert!(enters(5, &strfry));
+            prop_assert_eq!(enters(5, &constellation), holds_a_secret_key || anyone_is_invited);
             for revoked in [2, 3] {
                 for service in [&strfry, &ssh, &constellation] {
                     prop_assert!(!enters(revoked, service));
                 }
             }
-            let holds_a_secret_key = swarm_key_admits && swarm_key_is_secret;
             prop_assert_eq!(enters(4, &strfry), holds_a_secret_key);
             prop_assert_eq!(enters(4, &constellation), holds_a_secret_key || anyone_is_invited);
         }

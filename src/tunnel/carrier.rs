@@ -45,6 +45,9 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The name of [`Self::CarrierDown`].
+    pub const CARRIER_DOWN_LABEL: &'static str = "carrier_down";
+
     /// A stable name for reports and metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -52,7 +55,7 @@ impl OpenError {
             Self::Unreachable { .. } => "unreachable",
             Self::NotOffered { .. } => "not_offered",
             Self::Timeout => "timeout",
-            Self::CarrierDown(_) => "carrier_down",
+            Self::CarrierDown(_) => Self::CARRIER_DOWN_LABEL,
         }
     }
 }

@@ -66,6 +66,8 @@ pub struct GuestList {
     pub services: BTreeMap<ServiceName, Guests>,
     /// Admitted stations.
     pub admitted: BTreeSet<PeerId>,
+    /// Stations that are not admitted, and may open the relay's service all the same, where that is for all who are.
+    pub relay_only: BTreeSet<PeerId>,
     /// Stations that are out, whatever else holds: they are not even connected to.
     pub banned: BTreeSet<PeerId>,
     /// Whoever gets as far as here holds the swarm key, and that is enough.
@@ -78,12 +80,27 @@ impl GuestList {
         !self.banned.contains(peer) && (self.swarm_key_admits || self.admitted.contains(peer))
     }
 
+    /// Whether some service at least is open to this station.
+    pub fn enters_somewhere(&self, peer: &PeerId) -> bool {
+        self.is_admitted(peer) || (self.relay_only.contains(peer) && !self.banned.contains(peer))
+    }
+
     /// Whether this station may open a stream to this service.
     ///
     /// # Errors
     /// [`Refusal`]: why not.
     pub fn admit(&self, peer: &PeerId, service: &ServiceName) -> Result<(), Refusal> {
         let guests = self.services.get(service);
+        let is_relay_guest = self.enters_somewhere(peer) && !self.is_admitted(peer);
+        if is_relay_guest && *service == ServiceName::strfry() {
+            return match guests {
+                None => Err(Refusal::NotExposed),
+                Some(Guests::Only(guests)) if !guests.contains(peer) => {
+                    Err(Refusal::NotThisService)
+                }
+                Some(_) => Ok(()),
+            };
+        }
         if !matches!(guests, Some(Guests::Anyone)) && !self.is_admitted(peer) {
             return Err(Refusal::NotAdmitted);
         }
@@ -102,7 +119,7 @@ mod tests {
 
     #[test]
     fn who_is_not_on_the_list_does_not_enter() {
-        let [friend, other, stranger, banned] = [(); 4].map(|()| PeerId::random());
+        let [friend, other, stranger, banned, relay_guest] = [(); 5].map(|()| PeerId::random());
         let ssh: ServiceName = "ssh".parse().expect("a name");
         let mut list = GuestList {
             services: [
@@ -112,6 +129,7 @@ mod tests {
             ]
             .into(),
             admitted: [friend, other, banned].into(),
+            relay_only: [relay_guest, banned].into(),
             banned: [banned].into(),
             swarm_key_admits: false,
         };
@@ -131,6 +149,21 @@ mod tests {
             list.admit(&banned, &constellation),
             Err(Refusal::NotAdmitted)
         );
+        assert_eq!(list.admit(&relay_guest, &strfry), Ok(()));
+        assert!(!list.is_admitted(&relay_guest));
+        for denied in [&ssh, &ollama] {
+            let refused = list.admit(&relay_guest, denied);
+            assert_eq!(refused, Err(Refusal::NotAdmitted), "{denied:?}");
+        }
+        list.services
+            .insert(ServiceName::constellation(), Guests::Admitted);
+        let refused = list.admit(&relay_guest, &ServiceName::constellation());
+        assert_eq!(refused, Err(Refusal::NotAdmitted));
+        let for_friends = Guests::Only([friend].into());
+        list.services.insert(strfry.clone(), for_friends);
+        let refused = list.admit(&relay_guest, &strfry);
+        assert_eq!(refused, Err(Refusal::NotThisService));
+        list.services.insert(strfry.clone(), Guests::Admitted);
         list.swarm_key_admits = true;
         assert_eq!(list.admit(&stranger, &strfry), Ok(()));
         assert_eq!(list.admit(&banned, &strfry), Err(Refusal::NotAdmitted));

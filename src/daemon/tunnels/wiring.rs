@@ -85,12 +85,8 @@ fn swarm_folder(
     if !config.astroport.enabled {
         return None;
     }
-    let home = || std::env::var_os("HOME").map(std::path::PathBuf::from);
-    let folder = config
-        .astroport
-        .swarm
-        .clone()
-        .or_else(|| Some(home()?.join(".zen/tmp/swarm")))?;
+    let folder = config.astroport.swarm.clone();
+    let folder = folder.or_else(|| Some(config.astroport_paths()?.swarm()))?;
     Some(SwarmFolderOptions {
         folder,
         kept: starter.directory.swarm(),

@@ -134,7 +134,7 @@ impl NetworkBehaviour for RelayGuard {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.door.is_admitted(&peer) {
+        if !self.door.is_one_of_us(&peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         self.inner
@@ -149,7 +149,7 @@ impl NetworkBehaviour for RelayGuard {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.door.is_admitted(&peer) {
+        if !self.door.is_one_of_us(&peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         self.inner

@@ -102,6 +102,11 @@ impl Door {
 
     /// Whether streams of this station are let in, some of them at least.
     pub(crate) fn is_admitted(&self, peer: &PeerId) -> bool {
+        self.guests.borrow().enters_somewhere(peer)
+    }
+
+    /// Whether it is one of ours, for whom we do more than let streams in.
+    pub(crate) fn is_one_of_us(&self, peer: &PeerId) -> bool {
         self.guests.borrow().is_admitted(peer)
     }
 
@@ -114,7 +119,7 @@ impl Door {
     pub(crate) fn is_trusted(&self, peer: &PeerId) -> bool {
         let guests = self.guests.borrow();
         !guests.banned.contains(peer)
-            && (guests.is_admitted(peer) || locked(&self.wanted).contains(peer))
+            && (guests.enters_somewhere(peer) || locked(&self.wanted).contains(peer))
     }
 
     /// Whom we want to reach.
