@@ -180,6 +180,11 @@ pub const TOO_LARGE_REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an `error:` is: the peer may have had a bad moment, or may answer so to what it never takes.
 pub const ERROR_REMEMBERED: Duration = Duration::from_secs(3600);
 
+/// How long a peer is not asked again for an event that it lists and did not deliver; twice as long after each time.
+pub const UNDELIVERED_PAUSE: Duration = Duration::from_secs(3600);
+/// The longest of these pauses.
+pub const UNDELIVERED_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Ids named in a report for each peer and reason; the rest is counted.
 pub const UNRESOLVED_IDS_NAMED: usize = 100;
 /// Ranges named in a report for each peer; further ones widen the last.

@@ -24,8 +24,8 @@ use constellation::random::Random;
 use constellation::recent_ids::BroughtByPeers;
 use constellation::relay_client::{Dialer, NostrKey};
 use constellation::sync::{
-    Course, Deadlines, ExchangeContext, Outcome, PeerReport, Remembered, RunReport, ScopeOptions,
-    SyncRequest, exchange, plan,
+    Deadlines, ExchangeContext, Outcome, PeerReport, Reached, Remembered, RunReport, ScopeOptions,
+    Stations, SyncRequest, exchange, plan,
 };
 use constellation::time::{Clock, TimeSource};
 use constellation::transfer::{Claims, Offering, Tally, Unresolved};
@@ -526,6 +526,7 @@ async fn exchange_with(
         nostr_key,
         own: *station.known_as().borrow(),
         visitors: Visitors::default(),
+        stations: Stations::default(),
         brought: BroughtByPeers::default(),
         plugin: None,
         clock: Clock::system(),
@@ -537,16 +538,18 @@ async fn exchange_with(
         progress: watch::Sender::default(),
     };
     let (mut report, mut tally) = (PeerReport::new(peer), Tally::default());
-    let (mut remembered, mut course) = (Remembered::default(), Course::default());
+    let (mut reached, mut remembered) = (Reached::default(), Remembered::default());
     let exchanged = exchange(
         &context,
         &planned.exchanges[0],
+        &mut reached,
         &mut remembered,
-        &mut course,
         &mut report,
         &mut tally,
     );
-    Box::pin(exchanged).await;
+    Box::pin(exchanged)
+        .await
+        .expect("no other exchange is with it");
     tasks.end().await;
     station.close().await;
     (report, tally)

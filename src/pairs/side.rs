@@ -109,6 +109,7 @@ impl Side {
         let Opened {
             conversation,
             limits,
+            ..
         } = opened.map_err(|failed| Broken {
             failure: failed.failure,
             is_transient: failed.is_transient,

@@ -108,7 +108,7 @@ impl Comparison {
         Ok(self.outcome)
     }
 
-    /// Names what was not compared to its end.
+    /// Names what was not compared, or not moved, because nothing more will be.
     pub(super) fn leave_rest(&self, why: &str, tally: &mut Tally) {
         for span in &self.spans {
             tally.leave_gap(gap(span, why));

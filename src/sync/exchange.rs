@@ -7,8 +7,9 @@
 //!
 //! Gives a report in every case; a step that fails becomes a typed, labelled failure in it. A connection that breaks is
 //! made again, with pauses that grow, for as long as something is achieved; what was done before stays done. Whoever
-//! cancels it (the run's deadline) finds what was achieved so far in the report it handed in. Other peers are not known
-//! here.
+//! cancels it (the run's deadline) finds what was achieved so far in the report it handed in, and what was not in the way
+//! it handed in (see `way`). Two exchanges of a run with one station, by two addresses, are never made at once (see
+//! `stations`). Other peers are not known here.
 
 use std::sync::Arc;
 
@@ -20,12 +21,11 @@ use super::options::Deadlines;
 use super::outcome::{Failure, Outcome, PeerReport, Step};
 use super::peer_memory::{Remembered, jittered};
 use super::plan::ExchangePlan;
-use super::windows::Windows;
+use super::stations::{Occupied, Stations};
+use super::way::{Reached, Unfinished, Way, author_lists, first_way, leave_rest, whole, windows};
 use crate::ingest::{Ingest, Lane};
-use crate::limits::{
-    ATTEMPT_PAUSE, ATTEMPTS_MAX, AUTHORS_PER_FILTER, VISIT_AWAITED, WITHOUT_NIP77_REMEMBERED,
-};
-use crate::peer::{PeerId, Role, Visitors};
+use crate::limits::{ATTEMPT_PAUSE, ATTEMPTS_MAX, VISIT_AWAITED};
+use crate::peer::{PeerId, Visitors};
 use crate::plugin::{AskedAbout, Plugin, Screen};
 use crate::protocol::ReasonPrefix;
 use crate::random::Random;
@@ -33,10 +33,8 @@ use crate::recent_ids::BroughtByPeers;
 use crate::relay_client::{Conversation, Dial, NostrKey};
 use crate::tasks::TaskGroup;
 use crate::time::Clock;
-use crate::transfer::windows::gap;
 use crate::transfer::{
-    Author, Claims, Introduction, Learnt, Offering, Pulse, Slice, Tally, Transfer, TransferError,
-    TransferProgress,
+    Claims, Introduction, Learnt, Offering, Pulse, Tally, Transfer, TransferError, TransferProgress,
 };
 
 /// What an exchange works with.
@@ -52,6 +50,8 @@ pub struct ExchangeContext {
     pub own: PeerId,
     /// Stations that exchange with us at this moment.
     pub visitors: Visitors,
+    /// Stations that exchanges of the run are with.
+    pub stations: Stations,
     /// What peers brought lately.
     pub brought: BroughtByPeers,
     /// Asked about what is fetched, if there is one.
@@ -72,32 +72,56 @@ pub struct ExchangeContext {
     pub progress: watch::Sender<TransferProgress>,
 }
 
-/// Exchanges with one peer; writes into `course`, `report`, `tally` and `remembered` what comes of it, as it goes.
+/// Exchanges with one peer; writes into `reached`, `report`, `tally` and `remembered` what comes of it, as it goes. Gives
+/// who has the station, where another exchange of the run has it: then nothing was done.
 ///
-/// Cancel safety: what was stored stays stored; `tally` then tells what was achieved, `course` what is left, and the
+/// Cancel safety: what was stored stays stored; `tally` then tells what was achieved, `reached` what it did not come to, and the
 /// caller brings both into the report.
 pub async fn exchange(
     context: &ExchangeContext,
     plan: &ExchangePlan,
+    reached: &mut Reached,
     remembered: &mut Remembered,
-    course: &mut Course,
     report: &mut PeerReport,
     tally: &mut Tally,
-) {
+) -> Result<(), Occupied> {
     let started = context.clock.unix_seconds();
-    let way = &mut course.0;
+    // Held until this exchange is over, whatever becomes of its connections.
+    let mut place = None;
     let mut has_hung_up = false;
     let mut in_vain = 0;
     loop {
         let before = (tally.stored, tally.uploaded, tally.downloaded);
-        let failed = match attempt(context, plan, way, remembered, report, tally).await {
+        report.step = Step::Connect;
+        let opened = match open(context, plan, remembered).await {
+            Ok(opened) => {
+                if let Some(station) = opened.station
+                    && place.is_none()
+                {
+                    place = Some(context.stations.enter(station, plan.address.as_str())?);
+                }
+                Ok(opened)
+            }
+            Err(failed) => Err(FailedAttempt {
+                failure: failed.failure,
+                is_transient: failed.is_transient,
+            }),
+        };
+        let attempted = match opened {
+            Ok(opened) => {
+                let way = &mut reached.0;
+                attempt(context, plan, opened, way, remembered, report, tally).await
+            }
+            Err(failed) => Err(failed),
+        };
+        let failed = match attempted {
             Ok(outcome) => {
                 report.outcome = outcome;
                 report.error = None;
                 if outcome == Outcome::Converged && plan.is_whole && !plan.dry_run {
                     remembered.last_success = Some(started);
                 }
-                return;
+                return Ok(());
             }
             Err(failed) => failed,
         };
@@ -111,25 +135,26 @@ pub async fn exchange(
         } else {
             Outcome::Failed
         };
-        let why = format!("not compared: {}", failed.failure.detail);
+        let why = format!("not read: {}", failed.failure.detail);
+        let was_reached = failed.failure.step != Step::Connect;
         report.error = Some(failed.failure);
         in_vain = if before == (tally.stored, tally.uploaded, tally.downloaded) {
             in_vain + 1
         } else {
             1
         };
-        let hung_up = matches!(*way, Some(Way::Comparing(_)))
+        let hung_up = matches!(reached.0, Some(Way::Comparing(_)))
             && (report.step, report.rounds) == (Step::Reconcile, 0);
         if failed.is_transient && in_vain >= ATTEMPTS_MAX && hung_up && !has_hung_up {
-            *way = Some(Way::HungUp);
-            (has_hung_up, in_vain) = (true, 0);
+            (reached.0, has_hung_up, in_vain) = (Some(Way::HungUp), true, 0);
             continue;
         }
         if !failed.is_transient || in_vain >= ATTEMPTS_MAX {
-            if let Some(way) = way {
-                way.leave_rest(&why, plan, tally);
+            // Of a peer that was never reached the error says it all.
+            if was_reached || reached.0.is_some() {
+                leave_rest(reached, plan, &why, Unfinished::Failed, tally);
             }
-            return;
+            return Ok(());
         }
         // Until it has ended otherwise, it is cut off by whoever's time is up.
         report.outcome = Outcome::Deadline;
@@ -144,56 +169,20 @@ struct FailedAttempt {
     is_transient: bool,
 }
 
-/// How far an exchange has come.
-#[derive(Debug, Default)]
-pub struct Course(Option<Way>);
-
-impl Course {
-    /// Names what was not compared, or not read, because nothing more will be.
-    pub(super) fn leave_rest(&self, why: &str, plan: &ExchangePlan, tally: &mut Tally) {
-        match &self.0 {
-            Some(way) => way.leave_rest(why, plan, tally),
-            None => tally.leave_gap(gap(&whole(plan), why)),
-        }
-    }
-}
-
-/// By which way the sets are made equal, and how far that is.
-#[derive(Debug)]
-enum Way {
-    Comparing(Comparison),
-    /// It hung up each time it was asked to compare.
-    HungUp,
-    Windows(Windows),
-}
-
-impl Way {
-    fn leave_rest(&self, why: &str, plan: &ExchangePlan, tally: &mut Tally) {
-        match self {
-            Self::Comparing(comparison) => comparison.leave_rest(why, tally),
-            Self::HungUp => tally.leave_gap(gap(&whole(plan), why)),
-            Self::Windows(windows) => windows.leave_rest(why, tally),
-        }
-    }
-}
-
 async fn attempt(
     context: &ExchangeContext,
     plan: &ExchangePlan,
+    opened: Opened,
     way: &mut Option<Way>,
     remembered: &mut Remembered,
     report: &mut PeerReport,
     tally: &mut Tally,
 ) -> Result<Outcome, FailedAttempt> {
-    report.step = Step::Connect;
-    let opened = open(context, plan, remembered).await;
     let Opened {
         conversation,
         limits,
-    } = opened.map_err(|failed| FailedAttempt {
-        failure: failed.failure,
-        is_transient: failed.is_transient,
-    })?;
+        ..
+    } = opened;
     remembered.was_reached(context.clock.unix_seconds());
     if let Some(station) = plan.address.peer_id() {
         let visitors = &context.visitors;
@@ -243,14 +232,6 @@ async fn attempt(
             },
         }
     })
-}
-
-fn whole(plan: &ExchangePlan) -> Slice {
-    Slice {
-        since: plan.since,
-        until: plan.until,
-        ..Slice::of_kinds(plan.scope.kinds.clone())
-    }
 }
 
 /// Whether a new connection may get further.
@@ -335,51 +316,6 @@ async fn make_equal(
             }
         }
     }
-}
-
-fn first_way(
-    transfer: &Transfer,
-    plan: &ExchangePlan,
-    remembered: &mut Remembered,
-    now: u64,
-) -> Way {
-    let is_without = remembered
-        .without_nip77_since
-        .is_some_and(|since| now.saturating_sub(since) < WITHOUT_NIP77_REMEMBERED.as_secs());
-    if is_without {
-        return windows(transfer, plan, remembered, now);
-    }
-    let authors = author_lists(transfer, plan, remembered);
-    Way::Comparing(Comparison::of(&whole(plan), authors))
-}
-
-fn windows(transfer: &Transfer, plan: &ExchangePlan, remembered: &Remembered, now: u64) -> Way {
-    // Whole events are listed: those of others would come every time.
-    let authors = lists_of(transfer, plan);
-    Way::Windows(Windows::of(plan, remembered, &authors, now))
-}
-
-/// The authors that the peer is asked for, as many as go into a filter at a time; none where all are listed (D18).
-fn author_lists(
-    transfer: &Transfer,
-    plan: &ExchangePlan,
-    remembered: &Remembered,
-) -> Vec<Arc<[Author]>> {
-    let shares_all = transfer.limits.is_station || plan.role == Role::Home;
-    if shares_all && !remembered.asked_by_author {
-        return Vec::new();
-    }
-    lists_of(transfer, plan)
-}
-
-fn lists_of(transfer: &Transfer, plan: &ExchangePlan) -> Vec<Arc<[Author]>> {
-    let Some(authors) = &plan.scope.authors else {
-        return Vec::new();
-    };
-    let mut authors: Vec<Author> = authors.iter().copied().collect();
-    authors.sort_unstable();
-    let together = transfer.limits.authors_per_filter(AUTHORS_PER_FILTER);
-    authors.chunks(together).map(Arc::from).collect()
 }
 
 /// Whether this is how a relay without NIP-77 answers: an error, a notice, silence, another version, or by hanging up.

@@ -14,6 +14,7 @@ use constellation_eventstore::Sequence;
 use super::outcome::{Outcome, PeerReport, Step};
 use super::plan::RunPlan;
 use super::run::{Exchange, RunParts};
+use super::way::Reached;
 use crate::home::{HomeWrite, Importer};
 use crate::limits::IMPORT_STEPS;
 use crate::peer::{Direction, Role};
@@ -81,6 +82,7 @@ impl Exchange {
             equal_at: is_equal.then_some(began_at),
         };
         // If the last part does not come about, this stands.
+        self.reached = Reached::default();
         (report.outcome, report.error, report.step) = (Outcome::Deadline, None, Step::Connect);
         (report.need_after, report.have_after) = (None, None);
     }
@@ -99,6 +101,7 @@ impl Exchange {
             return;
         }
         self.tally.forget_unresolved();
+        self.tally.forget_gaps();
         self.carry_out(run).await;
         if self.report.outcome == Outcome::Failed && self.tally.stored > 0 {
             self.report.outcome = Outcome::Partial;

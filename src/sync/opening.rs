@@ -9,7 +9,7 @@ use super::exchange::ExchangeContext;
 use super::outcome::{Failure, Step};
 use super::peer_memory::Remembered;
 use super::plan::ExchangePlan;
-use crate::peer::{Bandwidth, PeerAddress};
+use crate::peer::{Bandwidth, PeerAddress, PeerId};
 use crate::protocol::TextSocket;
 use crate::relay_client::information::fetch_information_over;
 use crate::relay_client::{
@@ -22,6 +22,8 @@ use crate::transfer::PeerLimits;
 pub(crate) struct Opened {
     pub(crate) conversation: Conversation,
     pub(crate) limits: PeerLimits,
+    /// Which station it is: proved by the tunnel, or as it says of itself.
+    pub(crate) station: Option<PeerId>,
 }
 
 impl Opened {
@@ -106,6 +108,10 @@ pub(crate) async fn open_peer(
         is_transient: matches!(error, ConnectError::Refused | ConnectError::Network(_)),
     })?;
     let limits = PeerLimits::of(information.as_ref());
+    let says = information.and_then(|document| document.constellation?.peer_id);
+    let station = address
+        .peer_id()
+        .or_else(|| says.and_then(|says| says.parse().ok()));
     let bounds = ConversationLimits {
         requests_max: limits.requests_max,
         ..ConversationLimits::default()
@@ -120,6 +126,7 @@ pub(crate) async fn open_peer(
     Ok(Opened {
         conversation,
         limits,
+        station,
     })
 }
 

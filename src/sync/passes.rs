@@ -14,7 +14,9 @@ use constellation_event::CanonicalKey;
 use super::outcome::{Outcome, PeerReport, Step};
 use super::plan::ExchangePlan;
 use crate::limits::{LOOK_AGAIN_AFTER, OTHERS_AWAITED, RECONCILE_PASSES_MAX};
-use crate::transfer::{self, Failed, Findings, Part, Reconciled, Tally, Transfer, TransferError};
+use crate::transfer::{
+    self, Failed, Findings, Part, Reconciled, Tally, Transfer, TransferError, UNDELIVERED,
+};
 
 /// What the slices before came to: the report has the sums of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,14 +111,20 @@ pub(super) async fn passes(
             counted.end(looked)?
         };
         seen_to_the_end |= found.complete;
-        report.need_after = Some(sums.need_after + found.need);
+        report.need_after = Some(sums.need_after + found.need + found.undelivered);
         report.have_after = Some(sums.have_after + found.have);
         if is_settled(plan, &found) {
             // What this peer did not deliver came from another one, and what it did not take it has.
             tally.clear_unresolved();
-            return Ok(Outcome::Converged);
+            tally.unremembered += found.unremembered;
+            return Ok(if name_undelivered(plan, &findings, tally) {
+                Outcome::Partial
+            } else {
+                Outcome::Converged
+            });
         }
         if plan.dry_run {
+            name_undelivered(plan, &findings, tally);
             return Ok(Outcome::Partial);
         }
         let mut left = Left::of(plan, &findings, tally, &hasher);
@@ -128,6 +136,7 @@ pub(super) async fn passes(
             // What the peer refused for the moment would be refused again: it is for the next run. Otherwise equal but
             // for reasons that were entered just now, or not seen to the end: look again, nothing is to be moved.
             if left.held_back && found.complete && !found.overlay_changed {
+                name_undelivered(plan, &findings, tally);
                 return Ok(Outcome::Partial);
             }
         } else if last.as_ref() == Some(&left) && left.have.0 > 0 && !looked_once_more {
@@ -135,6 +144,7 @@ pub(super) async fn passes(
             looked_once_more = true;
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         } else if last.as_ref() == Some(&left) {
+            name_undelivered(plan, &findings, tally);
             let shadowed = leave_over(plan, &findings, tally);
             // It was accepted, and missing twice: offering it again in the next run helps nobody.
             transfer
@@ -183,7 +193,7 @@ struct Counted<'e> {
 impl Counted<'_> {
     fn end<E>(mut self, looked: Result<Reconciled, E>) -> Result<Reconciled, E> {
         if let Ok(found) = &looked {
-            self.count(found.need, found.have);
+            self.count(found.need + found.undelivered, found.have);
             self.counts = false;
         }
         looked
@@ -264,6 +274,19 @@ impl Left {
     fn is_empty(&self) -> bool {
         self.need.0 == 0 && self.have.0 == 0
     }
+}
+
+/// Names what the peer lists, did not deliver, and is not asked for again yet. Says whether there is any: the sets are
+/// not equal then, though their sums are.
+fn name_undelivered(plan: &ExchangePlan, findings: &Findings, tally: &mut Tally) -> bool {
+    if !plan.direction.is_down() {
+        return false;
+    }
+    let undelivered = findings.undelivered();
+    for id in &undelivered {
+        tally.leave(*id, UNDELIVERED);
+    }
+    !undelivered.is_empty()
 }
 
 /// Names what no pass could settle and no other reason explains. Gives what the peer says to have taken and does not

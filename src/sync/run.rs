@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::exchange::{Course, ExchangeContext, exchange};
+use super::exchange::{ExchangeContext, exchange};
 use super::facts;
 use super::history::{History, HistoryError};
 use super::home::{FirstPart, offering};
@@ -22,6 +22,8 @@ use super::lock::{FileLock, LockError};
 use super::outcome::{Failure, Outcome, PeerReport, QUIET, RunReport, Step};
 use super::peer_memory::{PeerMemory, Remembered};
 use super::plan::{ExchangePlan, RunPlan};
+use super::stations::{Occupied, Stations};
+use super::way::{Reached, Unfinished, leave_rest};
 use crate::ingest::Ingest;
 use crate::limits::{EXCHANGES_AT_ONCE, HOME_SHARE_OF_RUN};
 use crate::peer::{PeerId, Role, Visitors};
@@ -129,6 +131,7 @@ pub async fn run(
         plan: &plan,
         places: Semaphore::new(EXCHANGES_AT_ONCE),
         claims: Arc::new(Claims::default()),
+        stations: Stations::default(),
     };
     // Those that are cut off keep the outcome that their reports began with: the deadline.
     let cut_off = {
@@ -184,6 +187,9 @@ pub async fn run(
     Ok(report)
 }
 
+/// Why ranges are left of an exchange that was cut off.
+const CUT_OFF: &str = "not compared and moved to its end: the time was up";
+
 /// Why a run did not end by itself.
 enum CutOff {
     /// Its time was up.
@@ -203,6 +209,7 @@ pub(super) struct RunParts<'r> {
     pub(super) plan: &'r RunPlan,
     places: Semaphore,
     claims: Arc<Claims>,
+    stations: Stations,
 }
 
 /// Carries all exchanges out; says whether those with peers were in time, so that some of it is left for the home relay.
@@ -270,9 +277,10 @@ pub(super) struct Exchange {
     pub(super) report: PeerReport,
     pub(super) tally: Tally,
     remembered: Remembered,
+    /// How far it is.
+    pub(super) reached: Reached,
     /// Whether it had a place in the run.
     has_begun: bool,
-    course: Course,
     /// Of the home relay, the part that is over.
     pub(super) first: FirstPart,
     progress: watch::Sender<TransferProgress>,
@@ -286,19 +294,19 @@ impl Exchange {
             report,
             tally: Tally::default(),
             remembered,
+            reached: Reached::default(),
             has_begun: false,
-            course: Course::default(),
             first: FirstPart::default(),
             progress: watch::Sender::default(),
         }
     }
 
     /// Whether it ended or was cut off: the tally tells what was achieved.
-    fn into_report(self) -> PeerReport {
-        let (mut report, mut tally) = (self.report, self.tally);
+    fn into_report(mut self) -> PeerReport {
+        let mut report = self.report;
         if report.outcome == Outcome::Deadline {
-            self.course
-                .leave_rest("not compared: the time was up", &self.plan, &mut tally);
+            let (reached, tally) = (&self.reached, &mut self.tally);
+            leave_rest(reached, &self.plan, CUT_OFF, Unfinished::CutOff, tally);
             report.error = Some(Failure {
                 step: report.step,
                 reason: "deadline".to_owned(),
@@ -306,7 +314,7 @@ impl Exchange {
             });
         }
         self.first.add_to(&mut report);
-        report.take_tally(tally);
+        report.take_tally(self.tally);
         report
     }
 
@@ -372,12 +380,23 @@ impl Exchange {
         if self.rests(run, plan) {
             return;
         }
+        // A station is told apart only when it is reached: as often as there are others in the run, at most.
+        while let Some(occupied) = self.carry_out_in_place(parts).await {
+            tracing::info!(peer = %self.plan.address, same_station_as = %occupied.by, "waits for the exchange with the same station");
+            occupied.is_free().await;
+        }
+    }
+
+    /// The same, once there is a place; gives who has the station, if another exchange of the run has it.
+    async fn carry_out_in_place(&mut self, parts: &RunParts<'_>) -> Option<Occupied> {
+        let RunParts {
+            context: run, plan, ..
+        } = parts;
         // Nobody closes it: waiting for a place cannot fail, and without one the report stays as it began.
         let Ok(_place) = parts.places.acquire().await else {
-            return;
+            return None;
         };
         self.has_begun = true;
-        self.course = Course::default();
         // One task for the conversation, the others to spare while those of earlier attempts end.
         let started = run.clock.monotonic();
         let group = run.tasks.child(4);
@@ -387,6 +406,7 @@ impl Exchange {
             nostr_key: run.nostr_key.clone(),
             own: *run.own.borrow(),
             visitors: run.visitors.clone(),
+            stations: parts.stations.clone(),
             brought: run.brought.clone(),
             plugin: run.plugin.clone(),
             clock: run.clock.clone(),
@@ -400,15 +420,13 @@ impl Exchange {
         let exchanged = exchange(
             &context,
             &self.plan,
+            &mut self.reached,
             &mut self.remembered,
-            &mut self.course,
             &mut self.report,
             &mut self.tally,
         );
-        if tokio::time::timeout(plan.deadlines.exchange, Box::pin(exchanged))
-            .await
-            .is_err()
-        {
+        let ended = tokio::time::timeout(plan.deadlines.exchange, Box::pin(exchanged)).await;
+        if ended.is_err() {
             tracing::warn!(peer = %self.plan.address, "the exchange did not end in its time");
         }
         self.report.duration_ms = milliseconds(run.clock.monotonic().saturating_sub(started));
@@ -422,5 +440,6 @@ impl Exchange {
             self.report.excuse_missing_carrier(since_success);
         }
         group.end().await;
+        ended.ok().and_then(Result::err)
     }
 }

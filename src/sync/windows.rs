@@ -20,6 +20,7 @@ use constellation_eventstore::KindSet;
 use super::outcome::{Outcome, PeerReport, Step};
 use super::peer_memory::{HistoryRead, Remembered};
 use super::plan::ExchangePlan;
+use super::way::{Unfinished, whole};
 use crate::limits::{
     AUTHORS_PER_FILTER, GIFT_WRAP_DATED_BACK, HISTORY_EVENTS_LEAST, HISTORY_EVENTS_PER_RUN,
     LOOK_AGAIN_AFTER, PROFILES_ASKED_MAX, WHOLE_HISTORY_EVERY, WINDOW, WINDOW_SLACK,
@@ -111,7 +112,7 @@ impl Windows {
             windows.extend(automatic(plan, remembered, now));
         } else {
             windows.push(Window {
-                slice: whole_of(plan),
+                slice: whole(plan),
                 is_history: false,
             });
         }
@@ -212,7 +213,7 @@ impl Windows {
             if !offers_all {
                 // How many more there are nobody has counted.
                 report.have_after = None;
-                tally.leave_gap(gap(&whole_of(plan), NOT_ALL_OFFERED));
+                tally.leave_gap(gap(&whole(plan), NOT_ALL_OFFERED));
             }
         }
         let now = transfer.clock.unix_seconds();
@@ -228,11 +229,18 @@ impl Windows {
         })
     }
 
-    /// Names what was to be read and was not, because nothing more will be. (The whole history is read bit by bit in
-    /// any case: a run owes none of it.)
-    pub(super) fn leave_rest(&self, why: &str, tally: &mut Tally) {
+    /// Names what was to be read and was not, because nothing more will be; and what was read and was to be compared with
+    /// ours, where that has not come to its end. (The whole history is read bit by bit in any case: a run owes none of
+    /// what it did not come to.)
+    pub(super) fn leave_rest(&self, why: &str, ended: Unfinished, offers: bool, tally: &mut Tally) {
+        if offers {
+            for slice in &self.read {
+                tally.leave_gap(gap(slice, why));
+            }
+        }
         let mut left = self.left.iter().filter(|window| !window.is_history);
         if self.begun
+            && ended == Unfinished::Failed
             && let Some(reading) = &self.reading
             && self.left.front().is_some_and(|window| !window.is_history)
         {
@@ -348,14 +356,6 @@ impl Windows {
 
 const NOT_ALL_OFFERED: &str =
     "the peer lacks more than can be offered in one run; the rest is for the next one";
-
-fn whole_of(plan: &ExchangePlan) -> Slice {
-    Slice {
-        since: plan.since,
-        until: plan.until,
-        ..Slice::of_kinds(plan.scope.kinds.clone())
-    }
-}
 
 fn step_of(failed: Failed) -> (Step, TransferError) {
     let step = match failed.part {

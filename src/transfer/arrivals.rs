@@ -10,7 +10,7 @@ use constellation_event::{CanonicalKey, EventLimits, Rejection, UnverifiedEvent}
 use constellation_eventstore::{NewOverlayEntry, OverlayReason};
 use nostr::filter::Filter;
 
-use super::Tally;
+use super::{Slice, Tally};
 use crate::ingest::Verdict;
 use crate::limits::{FORGERY_REMEMBERED, POLICY_REMEMBERED};
 
@@ -79,11 +79,12 @@ impl Claimed {
         }
     }
 
-    /// Adds the verdict to the tally; gives what is to be remembered about the peer.
+    /// Adds the verdict to the tally; gives what is to be remembered about the peer, which listed it in `slice`.
     pub(super) fn count(
         &self,
         verdict: Verdict,
         tally: &mut Tally,
+        slice: &Slice,
         now: u64,
     ) -> Option<NewOverlayEntry> {
         match verdict {
@@ -103,11 +104,11 @@ impl Claimed {
             // remembered like what is outside the filter, until the peer lists it no more.
             Verdict::Ephemeral => {
                 tally.reject(Rejection::OutOfScope);
-                Some(self.remembered(Rejection::OutsideFilter, now))
+                Some(self.remembered(Rejection::OutsideFilter, slice, now))
             }
             Verdict::Rejected(reason) => {
                 tally.reject(reason);
-                Some(self.remembered(reason, now))
+                Some(self.remembered(reason, slice, now))
             }
             Verdict::Postponed => {
                 tally.leave(
@@ -123,8 +124,11 @@ impl Claimed {
         }
     }
 
-    fn remembered(&self, reason: Rejection, now: u64) -> NewOverlayEntry {
-        remembered(self.key, self.kind, reason, now)
+    fn remembered(&self, reason: Rejection, slice: &Slice, now: u64) -> NewOverlayEntry {
+        NewOverlayEntry {
+            author: slice.listed_under(&self.author),
+            ..remembered(self.key, self.kind, reason, now)
+        }
     }
 }
 
@@ -148,5 +152,6 @@ pub fn remembered(
         // What the peer lists for a filter that it does not match counts as listed under any.
         kind: kind.filter(|_| reason != Rejection::OutsideFilter),
         expires_at: lapses_after.map(|after| now + after.as_secs()),
+        author: None,
     }
 }

@@ -14,7 +14,7 @@
 //! nobody's silence. Worst case: a peer that delivers nothing costs one step deadline, one that refuses everything for
 //! the moment a few pauses; one that delivers forgeries is left after a bounded number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use constellation_event::Rejection;
@@ -31,6 +31,7 @@ use super::asked::{Asked, End, News, Wanted};
 use super::asking::{Asking, Complaint};
 use super::intake::Intake;
 use super::lots::{LookedUp, Lots};
+use super::undelivered::{UNDELIVERED, remember_undelivered};
 use super::{Findings, Tally, Transfer, TransferError};
 use crate::limits::{ASKED_MAX, MORE_COMES_WITHIN, NOTICED_PATIENCE, OUTSIDE_SAMPLE};
 use crate::protocol::ReasonPrefix;
@@ -71,6 +72,7 @@ pub(super) async fn download(
         fetched: Fetched::Whole,
         under_way: 0,
         given_out: 0,
+        undelivered: HashSet::new(),
         sampled: transfer.scope.authors.is_none() || transfer.slice.authors.is_some(),
         intake: Intake::new(transfer, tally),
     };
@@ -80,7 +82,8 @@ pub(super) async fn download(
     let settled = download.intake.settle_all().await;
     let fetched = download.fetched;
     transfer.learnt.keep(download.asking);
-    ended.and(settled).map(|()| fetched)
+    let remembered = remember_undelivered(transfer, findings, &download.undelivered).await;
+    ended.and(settled).and(remembered).map(|()| fetched)
 }
 
 struct Download<'t, 'c> {
@@ -102,6 +105,8 @@ struct Download<'t, 'c> {
     under_way: usize,
     /// Ids asked for so far.
     given_out: u64,
+    /// Ids that the peer lists, and that it left out of answers that were not cut off.
+    undelivered: HashSet<[u8; 32]>,
     /// It is known, or does not matter, whether most of what the peer lists is by authors that we share.
     sampled: bool,
     intake: Intake<'t, 'c>,
@@ -327,7 +332,10 @@ impl Download<'_, '_> {
                     under_way,
                     now,
                 );
-                self.miss(asked, cut_off, "undelivered");
+                if !cut_off {
+                    self.undelivered.extend(asked.missing.keys());
+                }
+                self.miss(asked, cut_off, UNDELIVERED);
             }
             End::Closed { prefix, text } => {
                 let complaint = Complaint::of_closed(prefix, &text);

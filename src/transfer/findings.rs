@@ -5,10 +5,11 @@
 //! at `DIFFERENCE_IDS_MAX`, and lets no side in that is not moved beyond half of that. Duplicates are told apart by a
 //! keyed hash of 64 bits: a collision, of one in 2^25 passes of the largest size, leaves an id to the next pass.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use constellation_eventstore::Undelivered;
 use constellation_reconcile::Item;
 use tokio::sync::watch;
 
@@ -34,8 +35,12 @@ pub struct Findings {
 
 #[derive(Debug, Default)]
 struct Lists {
-    need: Vec<[u8; 32]>,
+    need: Vec<Item>,
     have: Vec<Item>,
+    /// What the peer was asked for in vain before, and is to be asked for once more.
+    again: HashMap<[u8; 32], Undelivered>,
+    /// What the peer lists, did not deliver, and is not asked for again yet.
+    undelivered: Vec<[u8; 32]>,
     seen: HashSet<u64>,
     hasher: RandomState,
 }
@@ -54,15 +59,15 @@ impl Findings {
     }
 
     /// Drops from `need` and `have` what was reported before, in this call or an earlier one.
-    pub(super) fn keep_new(&self, need: &mut Vec<[u8; 32]>, have: &mut Vec<Item>) {
+    pub(super) fn keep_new(&self, need: &mut Vec<Item>, have: &mut Vec<Item>) {
         let mut lists = self.lists();
         let Lists { seen, hasher, .. } = &mut *lists;
-        need.retain(|id| seen.insert(hasher.hash_one((0, id))));
+        need.retain(|item| seen.insert(hasher.hash_one((0, item.id))));
         have.retain(|item| seen.insert(hasher.hash_one((1, item.id))));
     }
 
     /// Adds what is to be moved.
-    pub(super) fn add(&self, need: &[[u8; 32]], have: &[Item]) {
+    pub(super) fn add(&self, need: &[Item], have: &[Item]) {
         if need.is_empty() && have.is_empty() {
             return;
         }
@@ -101,8 +106,35 @@ impl Findings {
             .iter()
             .skip(from)
             .take(at_most)
-            .copied()
+            .map(|item| item.id)
             .collect()
+    }
+
+    /// Says how often the peer was asked in vain for ids that are to be fetched once more.
+    pub(super) fn ask_again(&self, ids: impl IntoIterator<Item = ([u8; 32], Undelivered)>) {
+        self.lists().again.extend(ids);
+    }
+
+    /// Of ids that the peer did not deliver: where it lists them, at the earliest, and how it was asked for them before.
+    pub(super) fn asked_in_vain(
+        &self,
+        ids: &HashSet<[u8; 32]>,
+    ) -> Vec<(Item, Option<Undelivered>)> {
+        let lists = self.lists();
+        let among = lists.need.iter().filter(|item| ids.contains(&item.id));
+        among
+            .map(|item| (*item, lists.again.get(&item.id).copied()))
+            .collect()
+    }
+
+    /// Notes what the peer lists, did not deliver, and is not asked for again yet.
+    pub(super) fn set_undelivered(&self, ids: Vec<[u8; 32]>) {
+        self.lists().undelivered = ids;
+    }
+
+    /// What the peer lists, did not deliver, and is not asked for again yet; known when nothing more will be found.
+    pub fn undelivered(&self) -> Vec<[u8; 32]> {
+        self.lists().undelivered.clone()
     }
 
     /// Events to offer, from a place on.
@@ -130,12 +162,12 @@ mod tests {
             timestamp: u64::from(number),
             id: id(number),
         };
-        let mut need = vec![id(9), id(3), id(9)];
+        let mut need = vec![item(9), item(3), item(9)];
         // We have what the peer lacks and the other way round: a liar's business, and two lists here.
         let mut have = vec![item(9)];
         findings.keep_new(&mut need, &mut have);
         findings.add(&need, &have);
-        let (mut need, mut have) = (vec![id(3), id(1)], vec![item(9), item(2)]);
+        let (mut need, mut have) = (vec![item(3), item(1)], vec![item(9), item(2)]);
         findings.keep_new(&mut need, &mut have);
         findings.add(&need, &have);
         findings.finish(true);

@@ -146,6 +146,7 @@ async fn carry_over(
         reason: OverlayReason::RefusedBy(why.prefix().code()),
         kind: Some(event.kind),
         expires_at,
+        author: None,
     });
     transfer
         .ingest

@@ -189,7 +189,7 @@ impl<'t, 'c> Intake<'t, 'c> {
 
     fn count(&mut self, claimed: &Claimed, verdict: Verdict) {
         let now = self.transfer.clock.unix_seconds();
-        let entry = claimed.count(verdict, &mut self.tally(), now);
+        let entry = claimed.count(verdict, &mut self.tally(), &self.transfer.slice, now);
         self.memory.enter(entry);
     }
 

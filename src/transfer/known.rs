@@ -60,6 +60,7 @@ fn sort_slice(
                 reason: OverlayReason::Refused(refusal.reason),
                 kind: None,
                 expires_at: None,
+                author: None,
             }),
             Known::Stored => {
                 let record = snapshot.by_id(id)?.ok_or_else(|| {
@@ -76,6 +77,7 @@ fn sort_slice(
                         reason: OverlayReason::Refused(Rejection::Protected),
                         kind: Some(record.kind()),
                         expires_at: None,
+                        author: Some(snapshot.author_of(&record)?),
                     });
                 } else if scope.authors.is_some() && !is_covered(&snapshot.author_of(&record)?) {
                     // Taken out of our set as long as the peer did not list it: now it is on both sides.
@@ -84,6 +86,7 @@ fn sort_slice(
                         reason: OverlayReason::Refused(Rejection::OutOfScope),
                         kind: Some(record.kind()),
                         expires_at: None,
+                        author: None,
                     });
                 } else {
                     // Taken out of our set because the peer once refused it, or stored a moment ago: it is on both

@@ -36,7 +36,9 @@ mod progress;
 mod pulse;
 mod reconcile;
 mod slice;
+mod sorting;
 mod tally;
+mod undelivered;
 mod upload;
 mod window;
 pub mod windows;
@@ -64,6 +66,7 @@ pub use reconcile::{Reconciled, reconcile};
 pub(crate) use reconcile::{answer_of, wants_to_know_us};
 pub use slice::{Author, Slice};
 pub use tally::{Gap, Tally, Unresolved};
+pub use undelivered::UNDELIVERED;
 pub(crate) use window::Window;
 
 use crate::ingest::{Ingest, IngestError, Scope, Source};

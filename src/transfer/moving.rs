@@ -101,7 +101,7 @@ async fn move_parts(
                     }
                 }
             };
-            side_by_side.part(Part::Upload, offered).await;
+            Box::pin(side_by_side.part(Part::Upload, offered)).await;
         }
     };
     let may_offer = fetching.await;

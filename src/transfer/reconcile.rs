@@ -12,17 +12,15 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use constellation_event::CanonicalKey;
 use constellation_eventstore::{
-    Lapse, NewOverlayEntry, OutsiderWalk, Overlay, OverlayReason, Progress, SetScope, Store,
-    StoredSet,
+    Lapse, OutsiderWalk, Overlay, OverlayReason, Progress, SetScope, Store, StoredSet,
 };
 use constellation_reconcile::{
-    Difference, FrameLimit, Initiator, Item, Overlaid, ReconcileError, Step, VecSet,
+    Difference, FrameLimit, Initiator, Overlaid, ReconcileError, Step, VecSet,
 };
 
-use super::known::{keep_covered, sort_known};
 use super::own::read_own;
+use super::sorting::{Changes, sort_out};
 use super::{Findings, Found, Transfer, TransferError, off_runtime};
 use crate::limits::{DIFFERENCE_IDS_MAX, RECONCILE_ROUNDS_MAX};
 use crate::protocol::ReasonPrefix;
@@ -39,10 +37,15 @@ pub struct Reconciled {
     pub complete: bool,
     /// Whether the overlay had to be changed, so that only the next reconciliation can tell whether the sets are equal.
     pub overlay_changed: bool,
+    /// How many events the peer lists, did not deliver, and is not asked for again yet; the ids are in the findings. Where
+    /// there are any the sets are not equal, whatever else is.
+    pub undelivered: u64,
+    /// How many more events we refuse than there is room for in the peer's overlay: they are sorted out each time.
+    pub unremembered: u64,
 }
 
 impl Reconciled {
-    /// D8: the fingerprints with overlay are equal.
+    /// D8: the fingerprints with overlay are equal; or, where the overlay is full, all that differs is refused.
     pub fn is_equal(&self) -> bool {
         self.complete && !self.overlay_changed && self.need == 0 && self.have == 0
     }
@@ -61,8 +64,12 @@ pub async fn reconcile(
     transfer.ingest.sweep().await?;
     let overlay = load_overlay(transfer).await?;
     let outcome = converse(transfer, &overlay, findings).await?;
+    let mut changes = outcome.changes;
+    let undelivered = changes.undelivered(&overlay);
+    let undelivered_count = undelivered.len() as u64;
+    findings.set_undelivered(undelivered);
     findings.finish(outcome.complete);
-    let changes = outcome.changes;
+    let unremembered = changes.keep_to(overlay.room);
     let overlay_changed = !changes.enter.is_empty() || !changes.leave.is_empty();
     transfer
         .ingest
@@ -74,6 +81,8 @@ pub async fn reconcile(
         have: found.have as u64 + outcome.unkept.have,
         complete: outcome.complete,
         overlay_changed,
+        undelivered: undelivered_count,
+        unremembered,
     })
 }
 
@@ -82,7 +91,7 @@ async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError
     let store = transfer.ingest.store().clone();
     let (peer, set_scope) = (transfer.peer.clone(), transfer.slice.set_scope());
     let scope = Arc::clone(&transfer.scope);
-    let lists_all = transfer.slice.authors.is_none();
+    let authors = transfer.slice.authors.clone();
     let now = transfer.clock.unix_seconds();
     let mut overlay = off_runtime(move || {
         let covers = |kind: u16, author: &[u8; 32]| scope.covers(kind, author);
@@ -90,8 +99,11 @@ async fn load_overlay(transfer: &Transfer) -> Result<Arc<Overlay>, TransferError
             now,
             covers: &covers,
         };
-        let mut overlay = store.snapshot()?.overlay(&peer, &set_scope, &lapse)?;
-        if scope.authors.is_some() && lists_all {
+        let mut overlay =
+            store
+                .snapshot()?
+                .overlay_by(&peer, &set_scope, authors.as_deref(), &lapse)?;
+        if scope.authors.is_some() && authors.is_none() {
             let mut walk = OutsiderWalk::default();
             let covers_author = |author: &[u8; 32]| scope.covers_author(author);
             while walk.advance(&store.snapshot()?, &set_scope, &covers_author)? == Progress::More {}
@@ -266,8 +278,8 @@ enum Ours {
         scope: SetScope,
         overlay: Arc<Overlay>,
     },
-    /// Some authors' events, as they were at the beginning, less what the peer refuses. What it lists and we refuse is
-    /// not in it: nobody knows whose all of that is.
+    /// Some authors' events, as they were at the beginning, less what the peer refuses, and what it lists under these
+    /// authors and we refuse. What is not known to be listed under them is not in it.
     Listed(Arc<VecSet>),
 }
 
@@ -289,6 +301,7 @@ impl Ours {
             ControlFlow::Continue(())
         })
         .await?;
+        ours.extend_from_slice(overlay.refused.items());
         Ok(Self::Listed(Arc::new(VecSet::from_unsorted(ours))))
     }
 }
@@ -371,72 +384,10 @@ fn failure<E: Into<TransferError>>(error: ReconcileError<E>) -> TransferError {
     }
 }
 
-/// What is to be changed in the peer's overlay.
-#[derive(Debug, Default)]
-struct Changes {
-    enter: Vec<NewOverlayEntry>,
-    leave: Vec<CanonicalKey>,
-}
-
-/// Adds a part of the difference to the findings, less what has a known reason.
-async fn sort_out(
-    transfer: &Transfer,
-    overlay: &Overlay,
-    findings: &Findings,
-    difference: Difference,
-    changes: &mut Changes,
-) -> Result<(), TransferError> {
-    let Difference { mut need, mut have } = difference;
-    if transfer.slice.authors.is_some() {
-        // What is refused is not in this set, so the peer lists it again.
-        let refused =
-            |id: &[u8; 32]| matches!(overlay.reasons.get(id), Some(OverlayReason::Refused(_)));
-        need.retain(|id| !refused(id));
-    }
-    have.retain(|item: &Item| {
-        let is_ours = !overlay.reasons.contains_key(&item.id);
-        if !is_ours {
-            // We counted it as the peer's, but the peer does not have it (any more).
-            changes.leave.push(CanonicalKey {
-                created_at: item.timestamp,
-                id: item.id,
-            });
-        }
-        is_ours
-    });
-    if !have.is_empty() && transfer.scope.authors.is_some() {
-        let store = transfer.ingest.store().clone();
-        let scope = Arc::clone(&transfer.scope);
-        have = off_runtime(move || {
-            keep_covered(&store, &scope, &mut have)?;
-            Ok(have)
-        })
-        .await?;
-    }
-    let mut missing = Vec::new();
-    if !need.is_empty() {
-        let store = transfer.ingest.store().clone();
-        let scope = Arc::clone(&transfer.scope);
-        let now = transfer.clock.unix_seconds();
-        let sorted = off_runtime(move || sort_known(&store, &scope, now, &need)).await?;
-        changes.enter.extend(sorted.enter);
-        changes.leave.extend(sorted.leave);
-        missing = sorted.missing;
-    }
-    transfer.progress.send_modify(|progress| {
-        if transfer.fetches {
-            progress.need += missing.len() as u64;
-        }
-        if transfer.offers {
-            progress.have += have.len() as u64;
-        }
-    });
-    findings.add(&missing, &have);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use constellation_reconcile::Item;
+
     use super::*;
 
     #[test]
@@ -447,7 +398,7 @@ mod tests {
         };
         let mut difference = Difference {
             have: vec![item; 3],
-            need: vec![[2; 32]; 3],
+            need: vec![item; 3],
         };
         let found = Found {
             need: DIFFERENCE_IDS_MAX / 2,

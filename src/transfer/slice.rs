@@ -57,6 +57,14 @@ impl Slice {
         filter
     }
 
+    /// The author under whom the peer lists here what says to be by `claimed`: where it is none that the peer was asked for,
+    /// or nobody knows, any of these stands for it, as they are asked for together. `None` where no authors are named.
+    pub fn listed_under(&self, claimed: &Author) -> Option<Author> {
+        let authors = self.authors.as_ref()?;
+        let named = authors.iter().find(|author| *author == claimed);
+        named.or_else(|| authors.first()).copied()
+    }
+
     /// The same as a scope of the store; authors aside.
     pub fn set_scope(&self) -> SetScope {
         SetScope {

@@ -113,7 +113,12 @@ pub struct Tally {
     /// All that is in it, named or only counted.
     refused_for_good: HashSet<[u8; 32]>,
     gaps: Vec<Gap>,
+    /// Events that we refuse, and for which there is no room in what is remembered of the peer.
+    pub unremembered: u64,
 }
+
+/// Why a converged exchange costs more than it need.
+const UNREMEMBERED: &str = "refused here, and more than is remembered of one peer: listed and sorted out again in each run";
 
 /// Reasons told apart; all others are one.
 const REASONS_NAMED: usize = 32;
@@ -174,6 +179,11 @@ impl Tally {
         }
     }
 
+    /// Forgets the ranges: they are looked at anew.
+    pub fn forget_gaps(&mut self) {
+        self.gaps.clear();
+    }
+
     /// Whether a range is left that the peer could not be made to list.
     pub fn has_gaps(&self) -> bool {
         !self.gaps.is_empty()
@@ -228,7 +238,12 @@ impl Tally {
             }
         });
         let gaps = self.gaps.iter().cloned().map(Unresolved::Range);
-        events.chain(gaps).collect()
+        let unremembered = (self.unremembered > 0).then(|| Unresolved::Events {
+            ids: Vec::new(),
+            count: self.unremembered,
+            why: UNREMEMBERED.to_owned(),
+        });
+        events.chain(gaps).chain(unremembered).collect()
     }
 
     fn forged(&self) -> u64 {

@@ -488,5 +488,6 @@ fn refused(
         reason: OverlayReason::RefusedBy(prefix.code()),
         kind: Some(kind),
         expires_at: Some(now + remembered.as_secs()),
+        author: None,
     })
 }

@@ -4,18 +4,25 @@
 //! what we have and it refuses, which is taken out of ours. Loading gives the sets as they stand now; entries
 //! that have lapsed are named, so that the caller has them removed. What is stored but out of scope is taken out of our
 //! set too (`outsiders.rs`), but for what the peer lists: that has an entry, and stays in both sets, until the scope
-//! comes to cover it or the peer lists it no more. Bounded per peer, oldest dropped first. Knows peers by name only. Worst case: one look-up for each entry, at each exchange.
+//! comes to cover it or the peer lists it no more. What the peer lists and never delivers is added too, where it is
+//! guessed to be: equal sums then do not mean equal sets, and whoever compares must say so. Under filters that name
+//! authors only what is known to be listed under one of them is added. Bounded per peer, oldest dropped first: whoever
+//! enters what has a verdict of its own had better look for room first. Knows peers by name only. Worst case: one look-up for each entry, at each exchange.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
 use constellation_event::{CanonicalKey, Rejection};
 use constellation_reconcile::{Item, VecSet};
 
 use crate::StoreError;
+use crate::keys::AuthorNumber;
 use crate::known::{in_order, stored_among};
+use crate::overlay_entry::{
+    Entry, PeerRow, order_key, overlay_key, parse_overlay_key, peer_name_key,
+};
 use crate::record::Header;
-use crate::refusal::{Lapse, UNKNOWN_VERDICT_AUTHOR, VERDICT_LEN, Verdict, next_place};
+use crate::refusal::{Lapse, UNKNOWN_VERDICT_AUTHOR, Verdict, next_place};
 use crate::set::SetScope;
 use crate::store::Snapshot;
 use crate::transaction::Transaction;
@@ -27,6 +34,10 @@ pub enum OverlayReason {
     Refused(Rejection),
     /// We have it, the peer does not want it. The number is the caller's code for the peer's reason.
     RefusedBy(u8),
+    /// The peer lists it and did not deliver it when it was asked so many times. The entry holds until it expires and is
+    /// kept for a while longer, so that it is known how often it was asked for. Its place is a guess, not above the true
+    /// one: nobody knows more of it than the id.
+    Undelivered(u8),
 }
 
 /// An entry to make.
@@ -40,6 +51,22 @@ pub struct NewOverlayEntry {
     pub kind: Option<u16>,
     /// Unix seconds from which the entry no longer holds.
     pub expires_at: Option<u64>,
+    /// An author under whose filter the peer lists it; `None` where that is not known. Of what has a verdict it is the
+    /// verdict's.
+    pub author: Option<[u8; 32]>,
+}
+
+/// An id that the peer lists and did not deliver, in whatever part of its overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Where the entry is.
+    pub key: CanonicalKey,
+    /// How often the peer was asked.
+    pub times: u8,
+    /// Unix seconds from which it is to be asked again.
+    pub until: u64,
+    /// It is in the set of what is refused: not due, and in the part that was asked for.
+    pub is_in_set: bool,
 }
 
 /// A peer's overlay as it stands now.
@@ -52,132 +79,20 @@ pub struct Overlay {
     /// The reason of every entry that holds: of the ids in either set, but for those left out by
     /// [`Overlay::leave_out`], and of what is out of scope, stored, and listed by the peer, which is in neither.
     pub reasons: HashMap<[u8; 32], OverlayReason>,
+    /// What the peer lists and did not deliver: all of it, whatever part was asked for. Those whose time has come are in
+    /// neither set.
+    pub undelivered: HashMap<[u8; 32], Undelivered>,
+    /// Where authors were named: entries that hold, and of which nobody knows under which author the peer lists them. They
+    /// are in neither set.
+    pub of_nobody: HashMap<[u8; 32], NewOverlayEntry>,
+    /// For how many more entries there is room before the oldest ones go.
+    pub room: u64,
     /// Entries that hold no longer; hand them to [`Transaction::remove_from_overlay`].
     pub lapsed: Vec<CanonicalKey>,
 }
 
-/// On disk: direction and whether the kind is known 1 ‖ the peer's code 1 ‖ verdict ‖ expires_at 8 (0: never) ‖ place in the order of eviction 8.
-struct Entry {
-    reason: OverlayReason,
-    verdict: Verdict,
-    kind_known: bool,
-    expires_at: u64,
-    place: [u8; 8],
-}
-
-const REFUSED_BY: u8 = 1;
-const KIND_UNKNOWN: u8 = 2;
-const ENTRY_LEN: usize = 2 + VERDICT_LEN + 8 + 8;
-
-impl Entry {
-    fn encode(&self) -> [u8; ENTRY_LEN] {
-        let mut bytes = [0; ENTRY_LEN];
-        if let OverlayReason::RefusedBy(code) = self.reason {
-            bytes[0] = REFUSED_BY;
-            bytes[1] = code;
-        }
-        if !self.kind_known {
-            bytes[0] |= KIND_UNKNOWN;
-        }
-        bytes[2..2 + VERDICT_LEN].copy_from_slice(&self.verdict.encode());
-        bytes[2 + VERDICT_LEN..10 + VERDICT_LEN].copy_from_slice(&self.expires_at.to_be_bytes());
-        bytes[10 + VERDICT_LEN..].copy_from_slice(&self.place);
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; ENTRY_LEN] = bytes.try_into().ok()?;
-        let verdict = Verdict::decode(&bytes[2..])?;
-        let reason = if bytes[0] & REFUSED_BY != 0 {
-            OverlayReason::RefusedBy(bytes[1])
-        } else {
-            OverlayReason::Refused(verdict.reason)
-        };
-        let kind_known = bytes[0] & KIND_UNKNOWN == 0;
-        let mut expires_at = [0; 8];
-        expires_at.copy_from_slice(&bytes[2 + VERDICT_LEN..10 + VERDICT_LEN]);
-        let mut place = [0; 8];
-        place.copy_from_slice(&bytes[10 + VERDICT_LEN..]);
-        Some(Self {
-            reason,
-            verdict,
-            kind_known,
-            expires_at: u64::from_be_bytes(expires_at),
-            place,
-        })
-    }
-}
-
-/// Peer 4 ‖ created_at 8 ‖ id 32. Whole time: what a hostile peer lists need not fit into five bytes.
-fn overlay_key(peer: u32, key: &CanonicalKey) -> [u8; 44] {
-    let mut bytes = [0; 44];
-    bytes[..4].copy_from_slice(&peer.to_be_bytes());
-    bytes[4..12].copy_from_slice(&key.created_at.to_be_bytes());
-    bytes[12..].copy_from_slice(&key.id);
-    bytes
-}
-
-fn parse_overlay_key(bytes: &[u8]) -> Option<CanonicalKey> {
-    let bytes: &[u8; 44] = bytes.try_into().ok()?;
-    let mut created_at = [0; 8];
-    created_at.copy_from_slice(&bytes[4..12]);
-    let mut id = [0; 32];
-    id.copy_from_slice(&bytes[12..]);
-    Some(CanonicalKey {
-        created_at: u64::from_be_bytes(created_at),
-        id,
-    })
-}
-
-fn order_key(peer: u32, place: [u8; 8]) -> [u8; 12] {
-    let mut bytes = [0; 12];
-    bytes[..4].copy_from_slice(&peer.to_be_bytes());
-    bytes[4..].copy_from_slice(&place);
-    bytes
-}
-
-/// A peer's number and how many entries it has.
-#[derive(Debug, Clone, Copy)]
-struct PeerRow {
-    number: u32,
-    entries: u64,
-}
-
-impl PeerRow {
-    fn encode(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&self.number.to_be_bytes());
-        bytes[4..].copy_from_slice(&self.entries.to_be_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged = || StoreError::damaged("peers: an entry cannot be read");
-        let number = bytes
-            .get(..4)
-            .and_then(|part| part.try_into().ok())
-            .ok_or_else(damaged)?;
-        let entries = bytes
-            .get(4..)
-            .and_then(|part| part.try_into().ok())
-            .ok_or_else(damaged)?;
-        Ok(Self {
-            number: u32::from_be_bytes(number),
-            entries: u64::from_be_bytes(entries),
-        })
-    }
-}
-
-/// Peers are named by PeerID or URL; what does not fit a key is cut by a hash.
-fn peer_name_key(name: &str) -> Vec<u8> {
-    use sha2::{Digest, Sha256};
-    if (1..=400).contains(&name.len()) {
-        name.as_bytes().to_vec()
-    } else {
-        // No name begins with this byte, so no name is another one's hash. LMDB knows no empty key.
-        [&[0xff], &Sha256::digest(name)[..]].concat()
-    }
-}
+/// So long after it was due to be asked for again it is forgotten how often an id was not delivered.
+const UNDELIVERED_KEPT_SECONDS: u64 = 7 * 24 * 3600;
 
 impl Snapshot<'_> {
     /// The part of a peer's overlay within `scope`, as it stands: what has lapsed, or is settled by what is stored
@@ -191,12 +106,36 @@ impl Snapshot<'_> {
         scope: &SetScope,
         lapse: &Lapse<'_>,
     ) -> Result<Overlay, StoreError> {
-        let mut overlay = Overlay::default();
+        self.overlay_by(peer, scope, None, lapse)
+    }
+
+    /// The same; of what is refused only what the peer lists under one of these authors, if any are given.
+    ///
+    /// # Errors
+    /// As [`Snapshot::overlay`].
+    pub fn overlay_by(
+        &self,
+        peer: &str,
+        scope: &SetScope,
+        authors: Option<&[[u8; 32]]>,
+        lapse: &Lapse<'_>,
+    ) -> Result<Overlay, StoreError> {
+        let mut overlay = Overlay {
+            room: self.shared.options.overlay_max,
+            ..Overlay::default()
+        };
         let Some(row) = self.tables().peers.get(&self.txn, &peer_name_key(peer))? else {
             return Ok(overlay);
         };
         let number = PeerRow::decode(row)?.number;
+        let authors = match authors {
+            Some(authors) => Some(self.numbers_of(authors)?),
+            None => None,
+        };
         let entries = self.overlay_entries(number)?;
+        overlay.room = overlay.room.saturating_sub(entries.len() as u64);
+        let mut undelivered = Vec::new();
+        let mut judged = HashSet::new();
         let stored = self.shared_headers(&entries)?;
         let (mut refused, mut refused_by) = (Vec::new(), Vec::new());
         for ((key, entry), stored) in entries.into_iter().zip(stored) {
@@ -205,7 +144,20 @@ impl Snapshot<'_> {
                 continue;
             };
             let kind_in_scope = kind.is_none_or(|kind| scope.kinds.contains(kind));
-            if !kind_in_scope || !scope.contains_time(key.created_at) {
+            let is_in_scope = kind_in_scope && scope.contains_time(key.created_at);
+            let author = entry.verdict.author;
+            if let OverlayReason::Undelivered(times) = entry.reason {
+                let is_listed = authors.as_ref().is_none_or(|them| them.contains(&author));
+                undelivered.push(Undelivered {
+                    key,
+                    times,
+                    until: entry.expires_at,
+                    is_in_set: is_in_scope && is_listed && entry.expires_at > lapse.now,
+                });
+                continue;
+            }
+            judged.insert(key.id);
+            if !is_in_scope {
                 continue;
             }
             let item = Item {
@@ -215,14 +167,55 @@ impl Snapshot<'_> {
             match entry.reason {
                 // Out of scope, and stored all the same: it is in our set as it is in the peer's.
                 OverlayReason::Refused(_) if stored.is_some() => {}
-                OverlayReason::Refused(_) => refused.push(item),
+                OverlayReason::Refused(_) => match &authors {
+                    Some(_) if author == UNKNOWN_VERDICT_AUTHOR => {
+                        let entry = NewOverlayEntry {
+                            key,
+                            reason: entry.reason,
+                            kind,
+                            expires_at: Some(entry.expires_at).filter(|at| *at != 0),
+                            author: None,
+                        };
+                        overlay.of_nobody.insert(key.id, entry);
+                    }
+                    Some(listed) if !listed.contains(&author) => {}
+                    _ => refused.push(item),
+                },
                 OverlayReason::RefusedBy(_) => refused_by.push(item),
+                OverlayReason::Undelivered(_) => {}
             }
             overlay.reasons.insert(key.id, entry.reason);
+        }
+        for entry in undelivered {
+            // What is known of an id besides comes first; of two guesses the closer one does.
+            let other = if judged.contains(&entry.key.id) {
+                Some(entry)
+            } else {
+                overlay.undelivered.insert(entry.key.id, entry)
+            };
+            overlay.lapsed.extend(other.map(|other| other.key));
+        }
+        for (id, entry) in &overlay.undelivered {
+            if entry.is_in_set {
+                refused.push(Item {
+                    timestamp: entry.key.created_at,
+                    id: *id,
+                });
+                let reason = OverlayReason::Undelivered(entry.times);
+                overlay.reasons.insert(*id, reason);
+            }
         }
         overlay.refused = VecSet::from_unsorted(refused);
         overlay.refused_by = VecSet::from_unsorted(refused_by);
         Ok(overlay)
+    }
+
+    fn numbers_of(&self, authors: &[[u8; 32]]) -> Result<HashSet<AuthorNumber>, StoreError> {
+        let mut numbers = HashSet::with_capacity(authors.len());
+        for author in authors {
+            numbers.extend(self.author_number(author)?);
+        }
+        Ok(numbers)
     }
 
     fn overlay_entries(&self, peer: u32) -> Result<Vec<(CanonicalKey, Entry)>, StoreError> {
@@ -264,10 +257,19 @@ impl Snapshot<'_> {
         stored: Option<&Header>,
         lapse: &Lapse<'_>,
     ) -> Result<Option<Option<u16>>, StoreError> {
-        if entry.expires_at != 0 && entry.expires_at <= lapse.now {
+        let kept = match entry.reason {
+            OverlayReason::Undelivered(_) => UNDELIVERED_KEPT_SECONDS,
+            OverlayReason::Refused(_) | OverlayReason::RefusedBy(_) => 0,
+        };
+        if entry.expires_at != 0 && entry.expires_at.saturating_add(kept) <= lapse.now {
             return Ok(None);
         }
         match entry.reason {
+            // Another peer delivered it.
+            OverlayReason::Undelivered(_) => {
+                let is_known = stored.is_some() || self.recorded_refusal(&key.id, lapse)?.is_some();
+                Ok((!is_known).then(|| entry.kind_known.then_some(entry.verdict.kind)))
+            }
             // Stored after all, from elsewhere: then it is in our set, and must not be added twice. What is out of
             // scope would be taken out of it, were it not for this entry.
             OverlayReason::Refused(reason)
@@ -316,12 +318,13 @@ impl Transaction<'_> {
                         None => continue,
                     }
                 }
-                OverlayReason::Refused(reason) => Verdict::unverified(reason, &new.key, new.kind),
-                OverlayReason::RefusedBy(_) => {
-                    Verdict::unverified(Rejection::Blocked, &new.key, new.kind)
-                }
+                OverlayReason::Refused(reason) => self.unverified(reason, new)?,
+                OverlayReason::RefusedBy(_) => self.unverified(Rejection::Blocked, new)?,
+                OverlayReason::Undelivered(_) => self.unverified(Rejection::OutsideFilter, new)?,
             };
-            let kind_known = verdict.author != UNKNOWN_VERDICT_AUTHOR || new.kind.is_some();
+            let is_global =
+                matches!(new.reason, OverlayReason::Refused(reason) if reason.is_global());
+            let kind_known = is_global || new.kind.is_some();
             let place = self.next_overlay_place(row.number)?;
             let entry = Entry {
                 reason: new.reason,
@@ -362,6 +365,18 @@ impl Transaction<'_> {
             self.remove_entry(&mut row, key)?;
         }
         Ok(self.tables.peers.put(&mut self.txn, &name, &row.encode())?)
+    }
+
+    fn unverified(
+        &mut self,
+        reason: Rejection,
+        new: &NewOverlayEntry,
+    ) -> Result<Verdict, StoreError> {
+        let mut verdict = Verdict::unverified(reason, &new.key, new.kind);
+        if let Some(author) = &new.author {
+            verdict.author = self.intern_author(author)?;
+        }
+        Ok(verdict)
     }
 
     fn peer_row(&mut self, name: &[u8]) -> Result<PeerRow, StoreError> {

@@ -401,6 +401,7 @@ fn an_overlay_holds_what_is_blocked_and_lets_go_when_it_is_not() {
             reason: OverlayReason::Refused(Rejection::Blocked),
             kind: None,
             expires_at: None,
+            author: None,
         };
         let enter = |store: &mut TestStore| {
             store
@@ -441,6 +442,7 @@ fn a_verdict_from_before_it_was_stored_does_not_stand_for_the_block() {
         reason: OverlayReason::Refused(Rejection::Blocked),
         kind: None,
         expires_at: None,
+        author: None,
     };
     store
         .writer

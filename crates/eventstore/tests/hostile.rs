@@ -198,6 +198,7 @@ fn peers_may_have_any_name_and_list_any_time() {
                 reason: OverlayReason::Refused(Rejection::BadSignature),
                 kind: None,
                 expires_at: None,
+                author: None,
             })
             .collect();
         store

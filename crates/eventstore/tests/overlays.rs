@@ -186,6 +186,7 @@ impl Model<'_> {
                         && self.stands(entry.event, reason, view)
                 }
                 OverlayReason::RefusedBy(_) => is_shared,
+                OverlayReason::Undelivered(_) => unreachable!("not of this model"),
             }
     }
 
@@ -277,7 +278,7 @@ impl Model<'_> {
             for (key, is_covered) in shared_events(&snapshot, scope, &covers) {
                 let takes_part = match reasons.get(&key.id) {
                     Some(OverlayReason::RefusedBy(_)) => false,
-                    Some(OverlayReason::Refused(_)) => true,
+                    Some(OverlayReason::Refused(_) | OverlayReason::Undelivered(_)) => true,
                     None => is_covered,
                 };
                 if takes_part {
@@ -343,6 +344,7 @@ impl Model<'_> {
                     reason,
                     kind: kind.then(|| pool[*event].kind()),
                     expires_at: expires.map(|after| NOW + after),
+                    author: None,
                 };
                 store
                     .writer
@@ -460,6 +462,7 @@ fn what_is_taken_out_of_our_set_is_in_it_whatever_kind_the_peer_claims() {
             reason: OverlayReason::RefusedBy(1),
             kind: claimed,
             expires_at: None,
+            author: None,
         };
         store
             .writer
@@ -499,6 +502,7 @@ fn an_entry_that_expired_in_1970_does_not_stay_for_ever() {
         reason: OverlayReason::Refused(Rejection::BadSignature),
         kind: None,
         expires_at: Some(0),
+        author: None,
     };
     store
         .writer

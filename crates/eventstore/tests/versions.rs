@@ -117,6 +117,7 @@ fn a_version_is_refused_for_a_newer_one_only_as_long_as_that_is_there() {
             reason: OverlayReason::Refused(Rejection::Superseded),
             kind: None,
             expires_at: None,
+            author: None,
         };
         store
             .writer

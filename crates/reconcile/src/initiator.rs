@@ -10,6 +10,7 @@
 //! the set, B/4 scans begun, and a sort of B/32 ids, and may report all N items (a responder that
 //! claims to have nothing is told everything).
 
+use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use crate::bound::Bound;
@@ -28,18 +29,21 @@ use crate::set::SortedSet;
 pub struct Difference {
     /// Items we have and the responder lacks.
     pub have: Vec<Item>,
-    /// Ids the responder claims and we lack in the range claimed. Negentropy lists carry no
-    /// timestamps, and nothing proves the claim.
-    pub need: Vec<Id>,
+    /// Items the responder claims and we lack in the range claimed; nothing proves the claim.
+    /// Negentropy lists carry no timestamps: each has the earliest that its place in the list
+    /// allows, so that with it the item is in the range claimed.
+    pub need: Vec<Item>,
 }
 
 impl Difference {
-    /// Sorts both lists and drops what was reported more than once.
+    /// Sorts both lists, ids to fetch by id, and drops what was reported more than once.
     pub fn sort_dedup(&mut self) {
         self.have.sort_unstable();
         self.have.dedup();
-        self.need.sort_unstable();
-        self.need.dedup();
+        // Of one that was told again with less or more around it, the closest guess.
+        self.need
+            .sort_unstable_by_key(|item| (item.id, Reverse(item.timestamp)));
+        self.need.dedup_by_key(|item| item.id);
     }
 }
 
@@ -160,18 +164,60 @@ fn tell_apart<S: SortedSet + ?Sized>(
     let mut by_id: Vec<usize> = (0..theirs.len()).collect();
     by_id.sort_unstable_by_key(|place| (&theirs[*place], *place));
     by_id.dedup_by_key(|place| &theirs[*place]);
-    let mut missing = vec![false; theirs.len()];
+    let mut listed = vec![Listed::Again; theirs.len()];
     for place in &by_id {
-        missing[*place] = true;
+        listed[*place] = Listed::Missing;
     }
     set.scan(lower, upper, &mut |item| {
         match by_id.binary_search_by_key(&&item.id, |place| &theirs[*place]) {
-            Ok(at) => missing[by_id[at]] = false,
+            Ok(at) => listed[by_id[at]] = Listed::Ours(item.timestamp),
             Err(_) => difference.have.push(item),
         }
         ControlFlow::Continue(())
     })?;
-    let missing = theirs.iter().zip(missing).filter(|(_, missing)| *missing);
-    difference.need.extend(missing.map(|(id, _)| *id));
+    let at_lower = Item {
+        timestamp: lower.timestamp(),
+        id: *lower.prefix().padded(),
+    };
+    // What comes next in an honest list is not below this.
+    let mut least = at_lower;
+    for (id, listed) in theirs.iter().zip(listed) {
+        let item = match listed {
+            Listed::Again => continue,
+            Listed::Ours(timestamp) => Item { timestamp, id: *id },
+            Listed::Missing => {
+                let item = first_at_or_above(&least, *id)
+                    .filter(|item| upper.is_above(item))
+                    .or_else(|| first_at_or_above(&at_lower, *id));
+                let item = item.unwrap_or(Item {
+                    timestamp: at_lower.timestamp,
+                    id: *id,
+                });
+                difference.need.push(item);
+                item
+            }
+        };
+        least = least.max(item);
+    }
     Ok(())
+}
+
+/// What an id in the responder's list is to us.
+#[derive(Debug, Clone, Copy)]
+enum Listed {
+    Missing,
+    /// In our set too, with this timestamp.
+    Ours(u64),
+    /// It was listed before.
+    Again,
+}
+
+/// The earliest item with this id that is not below `least`.
+fn first_at_or_above(least: &Item, id: Id) -> Option<Item> {
+    let timestamp = if id >= least.id {
+        least.timestamp
+    } else {
+        least.timestamp.checked_add(1)?
+    };
+    Some(Item { timestamp, id })
 }

@@ -34,7 +34,7 @@
 //! }
 //! difference.sort_dedup();
 //! assert_eq!(difference.have, [item(2, 0xbb)]);
-//! assert_eq!(difference.need, [[0xcc; 32]]);
+//! assert_eq!(difference.need[0].id, [0xcc; 32]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -28,7 +28,10 @@ fn feed(set: &VecSet, message: &[u8], limit: usize) -> Result<(), TestCaseError>
     }
     let mut found = Difference {
         have: set.items().to_vec(),
-        need: vec![[5; 32]],
+        need: vec![Item {
+            timestamp: 1,
+            id: [5; 32],
+        }],
     };
     let before = found.clone();
     match Initiator::new(ours_limit(limit)).reconcile(set, message, &mut found) {
@@ -37,8 +40,7 @@ fn feed(set: &VecSet, message: &[u8], limit: usize) -> Result<(), TestCaseError>
             their_initiator.set_initiator();
             let told = oracle_step(&mut their_initiator, message).expect("we accepted it");
             prop_assert_eq!(step, told.next.map_or(Step::Done, Step::Continue));
-            let mut new_need = found.need.split_off(before.need.len());
-            new_need.sort_unstable();
+            let new_need = ids_of(&found.need[before.need.len()..]);
             prop_assert_eq!(ids_of(&found.have[before.have.len()..]), told.have);
             prop_assert_eq!(new_need, told.need);
         }

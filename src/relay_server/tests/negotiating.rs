@@ -55,7 +55,11 @@ async fn reconcile(
         .iter()
         .map(|item| hex::encode(&item.id))
         .collect();
-    let need = difference.need.iter().map(|id| hex::encode(id)).collect();
+    let need = difference
+        .need
+        .iter()
+        .map(|item| hex::encode(&item.id))
+        .collect();
     (have, need, longest)
 }
 

@@ -432,6 +432,7 @@ impl Transfer {
             reason: OverlayReason::RefusedBy(ReasonPrefix::Shadow.code()),
             kind: None,
             expires_at: Some(expires_at),
+            author: None,
         });
         let entered = self
             .ingest

@@ -173,6 +173,7 @@ fn refuse(ours: &mut Fresh, refused: &[&VerifiedEvent]) {
                     reason: OverlayReason::Refused(Rejection::OutOfScope),
                     kind: None,
                     expires_at: None,
+                    author: None,
                 });
             }
             transaction.add_to_overlay(PEER, &entries)
