@@ -1,6 +1,7 @@
 //! What follows from a home relay for the rest of the configuration.
 //!
-//! Gives what runs go by, and where our own relay listens beside one; refuses a home relay that is this station's own.
+//! Gives what runs go by, and where our own relay listens beside one; refuses a home relay
+//! or a peer that is this station's own.
 
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use url::Host;
 
 use super::Config;
 use crate::home::{HomeOptions, HomeRelayAddress};
-use crate::peer::Target;
+use crate::peer::{PeerAddress, Target};
 
 impl Config {
     /// The home relay, if there is one.
@@ -27,27 +28,36 @@ impl Config {
         self.relay.listens(is_beside_home_relay)
     }
 
-    /// Refuses what each key by itself does not show: a station whose home relay is itself.
+    /// Refuses what each key by itself does not show: a station whose home relay, or one of whose peers, is itself.
     pub(super) fn checked(self) -> Result<Self, String> {
         self.report.check()?;
         let listens = self.relay_listens();
-        let home = self.station.home_relay.as_ref().map(|home| home.0.target());
-        let Some(Target::Relay(url)) = home else {
-            return Ok(self);
-        };
-        let is_here = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback() || address == listens.ip(),
-            Some(Host::Ipv6(address)) => address.is_loopback() || address == listens.ip(),
-            None => false,
-        };
-        if is_here && url.port_or_known_default() == Some(listens.port()) {
-            return Err(format!(
-                "home_relay {url} is this station's own relay: [relay] listen is {listens}"
-            ));
+        let home = self.station.home_relay.iter();
+        let home = home.map(|home| ("home_relay", &home.0));
+        let peers = self.peers.iter().map(|peer| ("peer", &peer.address));
+        for (role, address) in home.chain(peers) {
+            if leads_to(address, listens) {
+                return Err(format!(
+                    "{role} {} is this station's own relay: [relay] listen is {listens}",
+                    address.written()
+                ));
+            }
         }
         Ok(self)
     }
+}
+
+fn leads_to(address: &PeerAddress, listens: SocketAddr) -> bool {
+    let Target::Relay(url) = address.target() else {
+        return false;
+    };
+    let is_here = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback() || address == listens.ip(),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address == listens.ip(),
+        None => false,
+    };
+    is_here && url.port_or_known_default() == Some(listens.port())
 }
 
 #[cfg(test)]
@@ -78,6 +88,11 @@ mod tests {
                 text.push_str(&format!("[relay]\nlisten = \"{listen}\"\n"));
             }
             let error = load(&text, &[]).expect_err("refused").to_string();
+            assert!(error.contains("own relay"), "{error}");
+            let text = text.replace("[station]\nhome_relay", "[[peers]]\naddress");
+            let text = text.replace("7778", "7777");
+            let error = load(&text, &[]).expect_err("refused").to_string();
+            assert!(error.contains("peer ws://"), "{error}");
             assert!(error.contains("own relay"), "{error}");
         }
         for wrong in [

@@ -235,8 +235,10 @@ impl RunMaker {
                 // Such a run meets them too.
                 missed.clear();
             }
-            // A station without peers serves its clients, and that is all.
-            if self.runner.peers().is_empty() {
+            let peers = self.runner.peers();
+            missed.retain(|missed| peers.iter().any(|peer| peer.address == *missed));
+            // A station without peers serves its clients, and that is all; whom it no longer has it does not try again.
+            if peers.is_empty() || (why == DueReason::Missed && missed.is_empty()) {
                 missed.clear();
                 continue;
             }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use multiaddr::{Multiaddr, PeerId, Protocol};
-use url::Url;
+use url::{Host, Url};
 
 /// Why a text is no address that can be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,8 @@ pub enum Target {
 
 /// `ws://host:port/path` or `wss://host/path`, normalised: lower-case host, no default port, no credentials or
 /// fragment, no slash at the end; or `/p2p/<PeerID>`, with or without an address before it. Dialled as it was written,
-/// compared by its normal form.
+/// compared by its normal form, in which this machine has one name (127.0.0.1): who takes the home relay under another
+/// spelling for one more relay sends it events past its import.
 #[derive(Debug, Clone)]
 pub struct PeerAddress(Arc<Parts>);
 
@@ -111,7 +112,8 @@ impl PeerAddress {
             Target::Station(StationAddress {
                 hint: Some(hint), ..
             }) => hint.to_string(),
-            _ => self.0.text.clone(),
+            Target::Station(_) => self.0.text.clone(),
+            Target::Relay(url) => without_slash(url).to_owned(),
         }
     }
 }
@@ -131,13 +133,33 @@ impl FromStr for PeerAddress {
             return Err(not_an_address());
         }
         url.set_fragment(None);
-        let text = url.as_str().trim_end_matches('/').to_owned();
+        let text = without_slash(&normal_form(&url)).to_owned();
         Ok(Self(Arc::new(Parts {
             target: Target::Relay(url.clone()),
             url,
             text,
         })))
     }
+}
+
+fn without_slash(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
+}
+
+/// The same URL, with the usual name of this machine's loopback for its other spellings.
+fn normal_form(url: &Url) -> Url {
+    let is_here = match url.host() {
+        Some(Host::Domain(name)) => name.trim_end_matches('.') == "localhost",
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        Some(Host::Ipv4(_)) | None => false,
+    };
+    let mut normal = url.clone();
+    if is_here {
+        normal
+            .set_host(Some("127.0.0.1"))
+            .expect("a URL with a host takes another one");
+    }
+    normal
 }
 
 /// Reads a multiaddr that ends in `/p2p/<PeerID>`; `/ipfs/<PeerID>`, its older spelling, means the same.
@@ -217,6 +239,27 @@ mod tests {
         assert_eq!(with_path.as_str(), "wss://relay.example/nostr");
         let without_slash = "wss://relay.example/nostr".parse().expect("an address");
         assert_eq!(with_path, without_slash, "one peer, not two");
+    }
+
+    #[test]
+    fn this_machine_is_one_relay_however_it_is_spelled_and_dialled_as_it_was_written() {
+        let usual: PeerAddress = "ws://127.0.0.1:7777".parse().expect("an address");
+        for text in [
+            "ws://localhost:7777",
+            "ws://LOCALHOST.:7777/",
+            "ws://[::1]:7777",
+            "ws://[::ffff:127.0.0.1]:7777",
+            "ws://127.1:7777",
+        ] {
+            let address: PeerAddress = text.parse().expect("an address");
+            assert_eq!(address, usual, "{text}");
+        }
+        let address: PeerAddress = "ws://[::1]:7777/".parse().expect("an address");
+        assert_eq!(address.written(), "ws://[::1]:7777");
+        for text in ["ws://127.0.0.1:7778", "ws://localhost.example:7777"] {
+            let address: PeerAddress = text.parse().expect("an address");
+            assert_ne!(address, usual, "{text}");
+        }
     }
 
     #[test]

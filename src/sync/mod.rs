@@ -28,6 +28,7 @@ mod plan;
 mod run;
 mod runner;
 mod stations;
+mod turn;
 mod way;
 mod windows;
 

@@ -1,12 +1,12 @@
 //! What runs are made with: the store, the options in force, and the state folder. One for each station.
 //!
 //! Whoever wants a run (the captain, the schedule) asks here. Options are read anew for each run, so a reload takes
-//! effect with the next one. Of two that ask at once, the captain is told `skipped`, the schedule waits its turn.
+//! effect with the next one. While a full run is in progress a captain is told `skipped`; the schedule waits its turn.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::attendant::Attendant;
 use super::history::History;
@@ -14,6 +14,7 @@ use super::options::{Deadlines, PeerOptions, ScopeOptions, SyncRequest};
 use super::outcome::RunReport;
 use super::plan::{ExchangePlan, PlanError, RunPlan, plan};
 use super::run::{RunContext, RunError, RunProgress, run};
+use super::turn::Turns;
 use crate::graph::{Graph, GraphError, GraphKeeper};
 use crate::home::HomeOptions;
 use crate::peer::{PeerAddress, PeerId};
@@ -102,8 +103,8 @@ pub struct Runner {
     surroundings: Surroundings,
     /// Has a say in whether runs begin, if there is anybody.
     attendant: Option<Arc<dyn Attendant>>,
-    /// Its one permit is held during a run of this process; the file lock says the same to other processes.
-    turn: Arc<Semaphore>,
+    /// Runs of this process, one at a time; the file lock says the same to other processes.
+    turns: Turns,
     /// Runs that have ended.
     ended: watch::Sender<u64>,
 }
@@ -120,7 +121,7 @@ impl Runner {
             options,
             surroundings,
             attendant: None,
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Turns::new(),
             ended: watch::Sender::new(0),
         }
     }
@@ -138,8 +139,7 @@ impl Runner {
     /// # Errors
     /// [`TriggerError`].
     pub async fn trigger_in_turn(&self, request: &SyncRequest) -> Result<RunReport, TriggerError> {
-        // Nobody closes it: waiting cannot fail.
-        let _turn = self.turn.acquire().await;
+        let _turn = self.turns.in_turn(request.brief).await;
         let plan = self.plan(request).await?;
         self.carry_out(plan, |_| {}).await
     }
@@ -170,8 +170,8 @@ impl Runner {
         Ok(report)
     }
 
-    /// Plans and carries out a run; `announce` gets what follows it before it starts. Gives a report that says
-    /// `skipped` if another run is in progress.
+    /// Plans and carries out a run; `announce` gets what follows it before it starts. Waits for a brief run in progress;
+    /// gives a report that says `skipped` if a full one is.
     ///
     /// Cancel safety: what was stored stays stored; there is no report.
     ///
@@ -183,9 +183,9 @@ impl Runner {
         announce: impl FnOnce(RunProgress),
     ) -> Result<RunReport, TriggerError> {
         let plan = self.plan(request).await?;
-        match self.turn.try_acquire() {
-            Ok(_turn) => self.carry_out(plan, announce).await,
-            Err(_) => Ok(RunReport::skipped(&self.context, plan.dry_run)),
+        match self.turns.unless_taken().await {
+            Some(_turn) => self.carry_out(plan, announce).await,
+            None => Ok(RunReport::skipped(&self.context, plan.dry_run)),
         }
     }
 
@@ -209,15 +209,20 @@ impl Runner {
         }
         let options = self.options.borrow().clone();
         let mut request = request.clone();
-        if let Some(home) = &options.home
-            && !request.peers.is_empty()
-        {
-            // Whoever else is named: what came from them is to be there too.
-            request.peers.push(home.relay.clone());
+        let peers = self.peers();
+        if !request.peers.is_empty() {
+            if request.scheduled || request.brief {
+                // Nobody's hand named them now.
+                request.peers = still_there(request.peers, &peers)?;
+            }
+            if let Some(home) = &options.home {
+                // Whoever else is named: what came from them is to be there too.
+                request.peers.push(home.relay.clone());
+            }
         }
         let plan = plan(
             &request,
-            &self.peers(),
+            &peers,
             &options.scope,
             graph,
             options.deadlines,
@@ -251,7 +256,7 @@ impl Runner {
     /// Whether a run is in progress. Looks without touching the file lock: a run that begins meanwhile must not
     /// find it held.
     pub fn is_running(&self) -> bool {
-        self.turn.available_permits() == 0
+        self.turns.is_taken()
     }
 
     /// The home relay, the configured peers that are not revoked, then those that were found.
@@ -276,9 +281,32 @@ impl Runner {
     }
 }
 
+/// Who was taken out of the configuration, or revoked, since a run with them became due is left alone.
+fn still_there(
+    mut named: Vec<PeerAddress>,
+    peers: &[PeerOptions],
+) -> Result<Vec<PeerAddress>, PlanError> {
+    named.retain(|named| peers.iter().any(|peer| peer.address == *named));
+    if named.is_empty() {
+        // An empty list would mean everybody.
+        return Err(PlanError::NoPeers);
+    }
+    Ok(named)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_gone_when_a_run_for_their_sake_begins_is_left_alone() {
+        let [gone, there] = [(); 2].map(|()| PeerAddress::of_station(PeerId::random()));
+        let peers = [PeerOptions::of(there.clone())];
+        let named = still_there(vec![gone.clone(), there.clone()], &peers).expect("one is left");
+        assert_eq!(named, [there]);
+        let nobody = still_there(vec![gone], &peers);
+        assert!(matches!(nobody, Err(PlanError::NoPeers)));
+    }
 
     #[test]
     fn a_configured_peer_that_is_revoked_is_left_out_of_runs() {
