@@ -15,7 +15,7 @@ use crate::astroport::{AstroportPaths, Level, StationLogs, is_station, run_lines
 use crate::config::Config;
 use crate::control::{self, StatusReport};
 use crate::graph::MembersReport;
-use crate::sync::{DEFAULT_KINDS, KindsSpec, Outcome, PRIVATE_KINDS, SyncRequest};
+use crate::sync::{DEFAULT_KINDS, DIRECT_MESSAGE_KINDS, KindsSpec, Outcome, SyncRequest};
 
 /// Of a public key, what is shown at each end.
 const DIGITS_SHOWN: usize = 8;
@@ -112,7 +112,7 @@ fn request(config: &Config, arguments: &TriggerArguments) -> Result<SyncRequest,
         (None, true) => Some(DEFAULT_KINDS.into()),
     };
     let without_private = kinds.map(|mut kinds| {
-        kinds.retain(|kind| !PRIVATE_KINDS.contains(kind));
+        kinds.retain(|kind| !DIRECT_MESSAGE_KINDS.contains(kind));
         KindsSpec::List(kinds)
     });
     // What the hourly job asks for is what a run by the schedule does.

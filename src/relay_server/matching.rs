@@ -7,13 +7,10 @@
 use std::cmp::Reverse;
 
 use constellation_event::tags_match;
-use constellation_eventstore::{AuthorAndTags, Record, Sequence, StoreError};
+use constellation_eventstore::{AuthorAndTags, PRIVATE_KINDS, Record, Sequence, StoreError};
 use nostr::event::{EventId, Kind};
 use nostr::filter::Filter;
 use nostr::key::PublicKey;
-
-/// Kinds that only those involved may read (D11): direct messages and gift wraps.
-pub(super) const PRIVATE_KINDS: [u16; 2] = [4, 1059];
 
 /// Whether a filter asks for private kinds and nothing else.
 pub(super) fn asks_only_private(filter: &Filter) -> bool {

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use constellation_eventstore::{
-    KindSet, Progress, Query, Readership, SetScope, Store, StoreError, StoredSet,
+    KindSet, PRIVATE_KINDS, Progress, Query, Readership, SetScope, Store, StoreError, StoredSet,
 };
 use constellation_reconcile::{
     Bound, FrameLimit, Item, ReconcileError, SortedSet, Summary, respond,
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::adhoc::{Evicted, HoldError, Holding};
 use super::context::{ReadError, RelayContext};
-use super::matching::{PRIVATE_KINDS, names_private};
+use super::matching::names_private;
 use super::subscriptions::Serial;
 use crate::limits::STEP_DEADLINE;
 use crate::protocol::ReasonPrefix;

@@ -15,7 +15,7 @@ use super::kinds;
 use super::merging::merged;
 use super::numbers::shown;
 use super::troubles::sentences;
-use crate::sync::{AuthorName, GraphSizes, Outcome, PeerReport, RunReport};
+use crate::sync::{AuthorName, DIRECT_MESSAGE_KINDS, GraphSizes, Outcome, PeerReport, RunReport};
 
 /// Peers that are told one by one.
 const PEERS_SHOWN: usize = 100;
@@ -27,8 +27,6 @@ pub(super) const RUNS_SHOWN: usize = 24;
 const ADDRESS_CHARS_MAX: usize = 200;
 /// Characters of names.
 const NAME_CHARS_MAX: usize = 64;
-/// Private messages: NIP-04, seals, gift wraps.
-const PRIVATE_KINDS: [u16; 3] = [4, 13, 1059];
 
 /// Who tells.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -268,7 +266,7 @@ impl Summary {
             peers_failed: totals.peers_failed,
             stored: totals.stored,
             uploaded: totals.uploaded,
-            private_stored: PRIVATE_KINDS
+            private_stored: DIRECT_MESSAGE_KINDS
                 .iter()
                 .filter_map(|kind| totals.by_kind.get(kind))
                 .sum(),

@@ -41,7 +41,8 @@ pub use history::{History, HistoryError};
 pub use lock::{FileLock, LockError};
 pub(crate) use opening::{Opened, open_peer};
 pub use options::{
-    DEFAULT_KINDS, Deadlines, KindsSpec, PRIVATE_KINDS, PeerOptions, ScopeOptions, SyncRequest,
+    DEFAULT_KINDS, DIRECT_MESSAGE_KINDS, Deadlines, KindsSpec, PeerOptions, ScopeOptions,
+    SyncRequest,
 };
 pub use outcome::{Failure, Outcome, PeerReport, RunReport, Step, Totals};
 pub use peer_memory::{HistoryRead, PeerMemory, Remembered};

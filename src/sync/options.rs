@@ -23,7 +23,7 @@ pub const DEFAULT_KINDS: [u16; 13] = [
 ];
 
 /// Added by `--dms`: direct messages, seals, gift wraps.
-pub const PRIVATE_KINDS: [u16; 3] = [4, 13, 1059];
+pub const DIRECT_MESSAGE_KINDS: [u16; 3] = [4, 13, 1059];
 
 /// Kinds as they are written: `all`, or `0,1,30000-30003`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,7 +280,7 @@ pub(super) fn kind_set(kinds: Option<&KindsSpec>, dms: bool) -> Result<KindSet, 
         None => BTreeSet::from(DEFAULT_KINDS),
     };
     if dms {
-        kinds.extend(PRIVATE_KINDS);
+        kinds.extend(DIRECT_MESSAGE_KINDS);
     }
     kinds.retain(|kind| KindClass::of(*kind) != KindClass::Ephemeral);
     if kinds.is_empty() {

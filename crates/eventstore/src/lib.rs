@@ -46,7 +46,7 @@ pub use keys::{Sequence, TIME_MAX};
 pub use known::Known;
 pub use outsiders::OutsiderWalk;
 pub use overlay::{NewOverlayEntry, Overlay, OverlayReason, Undelivered};
-pub use query::{Progress, Query, Readership};
+pub use query::{PRIVATE_KINDS, Progress, Query, Readership};
 pub use record::{AuthorAndTags, Record};
 pub use refusal::{FUTURE_TOLERANCE_SECONDS, Lapse, StandingRefusal};
 pub use rules::Admission;

@@ -25,8 +25,9 @@ const STREAMS_MAX: usize = 2_048;
 /// Entries looked at before the clock is asked.
 const STEPS_PER_LOOK: u32 = 32;
 
-/// Kinds that only those involved may read (D11): direct messages and gift wraps.
-pub(crate) const PRIVATE_KINDS: [u16; 2] = [4, 1059];
+/// Kinds that only those involved may read: direct messages (NIP-04), and of NIP-17 the gift wraps and what is inside them, seals,
+/// messages and files, which should never stand by themselves but sometimes do.
+pub const PRIVATE_KINDS: [u16; 5] = [4, 13, 14, 15, 1059];
 
 /// Whose eyes a query has.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -259,10 +259,14 @@ impl Transaction<'_> {
 
     /// Remembers the request; the events go in slices, by [`Transaction::sweep`].
     fn apply_vanish(&mut self, author: AuthorNumber, at: u64) -> Result<(), StoreError> {
-        let until = self
+        // One that asks for no more than an earlier one begins nothing anew.
+        if self
             .vanished_until(author)?
-            .map_or(at, |until| until.max(at));
-        self.put_vanished(author, until)
+            .is_some_and(|until| at <= until)
+        {
+            return Ok(());
+        }
+        self.put_vanished(author, at)
     }
 }
 

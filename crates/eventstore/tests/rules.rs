@@ -414,6 +414,58 @@ fn a_sweep_of_nothing_does_not_ask_to_be_called_again() {
     assert!(!report.unfinished);
 }
 
+/// Someone who was mentioned a million times and vanishes must not hold the writer for all of it, nor have each slice begin anew.
+#[test]
+fn what_a_vanished_author_left_is_swept_by_entries_looked_at_and_goes_on_where_it_stopped() {
+    let mut store = open();
+    let gone = keys(1).public_key().to_hex();
+    let mut kept = Vec::new();
+    let gift = event(3, 1059, 10, &[&["p", &gone]], "the oldest mention");
+    store.admit(std::slice::from_ref(&gift));
+    for at in 0..20 {
+        let mention = event(2, 1, 100 + at, &[&["p", &gone]], "a mention");
+        store.admit(std::slice::from_ref(&mention));
+        kept.push(mention.id());
+        let later = event(1, 1, 500 + at, &[], "written after the request");
+        store.admit(std::slice::from_ref(&later));
+        kept.push(later.id());
+    }
+    let own = event(1, 7, 50, &[], "written before it");
+    store.admit(std::slice::from_ref(&own));
+    let request = event(1, 62, 400, &[&["relay", "ALL_RELAYS"]], "");
+    let older = event(1, 62, 399, &[&["relay", "ALL_RELAYS"]], "");
+    kept.extend([request.id(), older.id()]);
+    kept.sort_unstable();
+
+    let slice = |store: &mut common::TestStore, admitted: &[constellation_event::VerifiedEvent]| {
+        store
+            .writer
+            .transact(|transaction| {
+                for event in admitted {
+                    transaction.admit(event, NOW)?;
+                }
+                transaction.sweep(NOW, 4)
+            })
+            .expect("healthy")
+            .value
+    };
+    let mut report = slice(&mut store, &[request]);
+    let (mut slices, mut vanished) = (1, report.vanished);
+    while report.unfinished {
+        assert!(report.vanished <= 4);
+        // A request that asks for no more than the first begins nothing anew.
+        report = slice(&mut store, std::slice::from_ref(&older));
+        slices += 1;
+        vanished += report.vanished;
+    }
+    // 20 later notes, two requests, one older note; 20 mentions and the gift: 44 entries, four in a slice.
+    assert!((11..=13).contains(&slices), "{slices} slices");
+    assert_eq!(vanished, 2);
+    let mut ids = store.ids();
+    ids.sort_unstable();
+    assert_eq!(ids, kept);
+}
+
 #[test]
 fn a_failed_transaction_leaves_nothing_behind() {
     let mut store = open();

@@ -220,7 +220,12 @@ async fn private_kinds_are_for_those_involved() {
     relay
         .store(&[message.clone(), wrap.clone(), public.clone()])
         .await;
-    let all = set(&ids(&[message.clone(), wrap.clone(), public.clone()]));
+    // What belongs inside a wrap and was published without: no addressee is named, so its author alone may read it.
+    let unwrapped = [13, 14, 15].map(|kind| event(3, kind, 8, &[], "should have been wrapped"));
+    relay.store(&unwrapped).await;
+    let mut everything = vec![message.clone(), wrap.clone(), public.clone()];
+    everything.extend(unwrapped);
+    let all = set(&ids(&everything));
 
     for party in [local_party(), RemoteParty::station("12D3")] {
         let mut trusted = relay.connect(party).await;
