@@ -46,6 +46,8 @@ pub const SWEEP_EVENTS_MAX: usize = 2_000;
 pub const BLOCKS_PER_PAGE: usize = 1_000;
 /// How often expired events are looked for.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often memory that nothing uses goes back to the system.
+pub const RETURN_MEMORY_EVERY: Duration = Duration::from_secs(60);
 
 /// `created_at` may be this far ahead of our clock, as strfry has it.
 pub const FUTURE_SECONDS_MAX: u64 = 900;

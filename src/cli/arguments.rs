@@ -338,6 +338,9 @@ pub(super) struct BenchArguments {
     /// Only live links: how soon what is published on one of ten stations is on all
     #[arg(long, conflicts_with = "million")]
     pub(super) live: bool,
+    /// Only what a station costs that has nothing to do, watched for five minutes
+    #[arg(long, conflicts_with_all = ["million", "live"])]
+    pub(super) idle: bool,
     /// Print one JSON array
     #[arg(long)]
     pub(super) json: bool,

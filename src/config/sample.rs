@@ -51,7 +51,8 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # Whether messages are compressed for clients elsewhere that offer it (permessage-deflate): a third fewer bytes for some
 # processor time. Stations and programs on this machine are never sent compressed messages.
 #compression = true
-# Limits: connections in all and from one address (this machine exempt), and what one connection may have.
+# Limits: connections in all (a sixteenth of them is kept for programs on this machine) and from one address (this machine
+# exempt), and what one connection may have. Tunnels are not counted.
 #connections_max = 1024
 #connections_per_address_max = 64
 #subscriptions_max = 20

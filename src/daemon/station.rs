@@ -16,13 +16,16 @@ use super::policy::PolicyPart;
 use super::relay::StationRelay;
 use super::reporting::ReportParts;
 use super::tunnels::{self, TunnelError, TunnelStarter, TunnelUpkeep};
+use crate::allocator;
 use crate::astroport::{AstroportAttendant, AstroportPaths};
 use crate::config::Config;
 use crate::control::{self, ControlContext, StationFacts, TunnelState};
 use crate::discovery::TrustFiles;
 use crate::graph::GraphKeeper;
 use crate::ingest::{Ingest, IngestError, Mode, Parts};
-use crate::limits::{CONTROL_TASKS_MAX, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY};
+use crate::limits::{
+    CONTROL_TASKS_MAX, RETURN_MEMORY_EVERY, RUN_TASKS_MAX, STATION_TASKS_MAX, SWEEP_EVERY,
+};
 use crate::peer::{PeerId, Visitors};
 use crate::random::Random;
 use crate::recent_ids::BroughtByPeers;
@@ -240,6 +243,7 @@ impl Station {
         };
         station.take_commands(control_tasks)?;
         station.keep_swept()?;
+        station.keep_memory_small()?;
         Ok(station)
     }
 
@@ -299,6 +303,24 @@ impl Station {
         };
         self.tasks
             .spawn(sweeping)
+            .map_err(|error| StationError::Start(error.to_string()))?;
+        Ok(())
+    }
+
+    /// What an exchange or a busy hour leaves in the heaps does not stay there.
+    fn keep_memory_small(&self) -> Result<(), StationError> {
+        let returning = async {
+            let mut tick = tokio::time::interval(RETURN_MEMORY_EVERY);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                if let Err(error) = tokio::task::spawn_blocking(allocator::return_holes).await {
+                    tracing::error!(%error, "memory cannot be given back");
+                }
+            }
+        };
+        self.tasks
+            .spawn(returning)
             .map_err(|error| StationError::Start(error.to_string()))?;
         Ok(())
     }

@@ -1,26 +1,27 @@
-//! How many conversations each address has with the relay, so that no stranger takes all the places.
+//! How many connections each address has with the relay, so that no stranger takes all the places.
 //!
 //! Takes the address a client has (or a trusted proxy says it has); gives a place, which is free again when it is
-//! dropped. Neighbours in an IPv6 network of one household (/64) count as one. This machine and tunnels are not counted: behind
-//! a proxy on this machine that is not trusted to name its clients, all strangers have one address. Bounded by the relay's connections.
+//! dropped. A connection counts from its first byte on, so that one who says nothing takes no more than one who talks. Neighbours in an IPv6 network of one household (/64) count as one. This machine and tunnels are not counted: behind
+//! a proxy on this machine that is not trusted to name its clients, all strangers have one address. A proxy that is trusted counts by
+//! whom it names, once it did. Bounded by the relay's connections.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The conversations of each address.
+/// The connections of each address.
 #[derive(Debug, Default)]
 pub(super) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
 
-/// One conversation, counted while this lives.
+/// One connection, counted while this lives.
 #[derive(Debug)]
 pub(super) struct Place {
     addresses: Arc<Addresses>,
     household: IpAddr,
 }
 
-/// The address has as many conversations as it may.
+/// The address has as many connections as it may.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many connections from this address")]
 pub(super) struct AddressFull;
@@ -30,13 +31,13 @@ impl Addresses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a client at this address; `None` if it is not counted.
+    /// A place for a connection from this address; `None` if it is not counted.
     pub(super) fn take(
         self: &Arc<Self>,
-        address: Option<IpAddr>,
+        address: IpAddr,
         at_most: usize,
     ) -> Result<Option<Place>, AddressFull> {
-        let Some(household) = address.and_then(household) else {
+        let Some(household) = household(address) else {
             return Ok(None);
         };
         let mut counts = self.lock();
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn each_household_has_its_places_and_gives_them_back() {
         let addresses = Arc::new(Addresses::default());
-        let take = |address: &str| addresses.take(Some(address.parse().unwrap()), 2);
+        let take = |address: &str| addresses.take(address.parse().unwrap(), 2);
         let first = take("192.0.2.1").unwrap();
         let _second = take("::ffff:192.0.2.1").unwrap();
         assert_eq!(take("192.0.2.1").unwrap_err(), AddressFull);
@@ -94,7 +95,6 @@ mod tests {
         assert!(take("2001:db8:0:1::1").is_ok());
         for _ in 0..3 {
             assert!(take("127.0.0.1").unwrap().is_none());
-            assert!(addresses.take(None, 0).unwrap().is_none());
         }
         drop((_second, _other, _near));
         assert!(addresses.lock().is_empty(), "nothing stays behind");

@@ -29,11 +29,15 @@ pub(super) const AUTHENTICATED_KEYS_MAX: usize = 64;
 pub(super) const AUTH_SECONDS_MAX: u64 = 600;
 /// The largest AUTH event.
 pub(super) const AUTH_BYTES_MAX: usize = 16 << 10;
+/// How long one who has too many connections may take to be told so.
+pub(super) const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 /// Bytes of a request's head.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long a connection may take to end in good order: answers that are due, then the close frame.
 pub(super) const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
 /// Reads of the store at a time, over all connections: keeps LMDB's 512 reader slots and the blocking pool free.
 pub(super) const READS_AT_ONCE_MAX: usize = 32;
+/// Of the port's places, one in this many is kept for programs on this machine.
+pub(super) const PLACES_FOR_THIS_MACHINE: usize = 16;
 /// How long to wait before accepting again when the system has no room for a connection.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -68,6 +68,9 @@ pub enum ConnectionEnd {
     /// It was no WebSocket: one request, answered.
     #[error("answered over HTTP")]
     Answered,
+    /// Its address had as many connections as it may.
+    #[error("too many connections from this address")]
+    AddressFull,
     /// The client left.
     #[error("the client left")]
     Left,

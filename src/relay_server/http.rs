@@ -19,12 +19,12 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::addresses::Place;
-use super::bounds::HEAD_BYTES_MAX;
+use super::addresses::{AddressFull, Place};
+use super::bounds::{HEAD_BYTES_MAX, REFUSAL_DEADLINE};
 use super::connection::{Visitor, converse};
 use super::context::{ConnectionEnd, RelayContext, RemoteParty};
 use super::options::RelayOptions;
@@ -38,6 +38,10 @@ use crate::protocol::websocket::{
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The whole answer to a connection that is one too many, whatever it was going to ask.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// The conversation that an upgrade leads to.
 type Upgrade = Arc<Mutex<Option<(PendingSocket, Visitor, Option<Place>)>>>;
@@ -54,6 +58,18 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let _counted = context.enter();
+    let options = context.options();
+    let near = party.address.map(|address| address.ip());
+    let _place = match near.filter(|ip| !is_trusted_proxy(*ip, &options)) {
+        None => None,
+        Some(near) => match context
+            .addresses
+            .take(near, options.connections_per_address_max)
+        {
+            Ok(place) => place,
+            Err(AddressFull) => return refuse(stream).await,
+        },
+    };
     let sent = BytesSent::default();
     let upgrade = Upgrade::default();
     let service = service_fn(|request| {
@@ -87,6 +103,20 @@ where
     }
 }
 
+/// Tells a connection that its address has too many; one that does not take it is closed all the same.
+async fn refuse(mut stream: impl AsyncWrite + Unpin) -> ConnectionEnd {
+    let telling = async {
+        stream.write_all(TOO_MANY).await?;
+        stream.shutdown().await
+    };
+    match timeout(REFUSAL_DEADLINE, telling).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::trace!(%error, "a refusal was not taken"),
+        Err(_) => tracing::trace!("a refusal was not taken in time"),
+    }
+    ConnectionEnd::AddressFull
+}
+
 async fn answer<B>(
     request: Request<B>,
     party: RemoteParty,
@@ -96,11 +126,16 @@ async fn answer<B>(
     let options = context.options();
     let headers = request.headers();
     if is_upgrade(headers) {
+        let near = party.address.map(|address| address.ip());
         let visitor = visitor(party, headers, &options);
-        let address = visitor.party.address.map(|address| address.ip());
-        let place = context
-            .addresses
-            .take(address, options.connections_per_address_max);
+        // Who comes directly was counted when they came.
+        let named = near
+            .filter(|near| is_trusted_proxy(*near, &options))
+            .and(visitor.party.address);
+        let place = named.map_or(Ok(None), |named| {
+            let at_most = options.connections_per_address_max;
+            context.addresses.take(named.ip(), at_most)
+        });
         let place = match place {
             Ok(place) => place,
             Err(full) => return plain(StatusCode::TOO_MANY_REQUESTS, full.to_string()),
@@ -194,17 +229,23 @@ fn visitor(mut party: RemoteParty, headers: &HeaderMap, options: &RelayOptions) 
     }
 }
 
+fn is_trusted_proxy(address: IpAddr, options: &RelayOptions) -> bool {
+    options.trusted_proxies.contains(&address.to_canonical())
+}
+
 /// Who a chain of trusted proxies says is at its other end: each adds at the end whom it heard from, be it to a line that
 /// is there or as another one. What comes before the first who is not trusted may be made up.
 fn client_address(near: SocketAddr, headers: &HeaderMap, options: &RelayOptions) -> SocketAddr {
-    let is_trusted = |ip: IpAddr| options.trusted_proxies.contains(&ip.to_canonical());
     let lines = headers.get_all(X_FORWARDED_FOR).iter();
     let named: Vec<&str> = lines
         .flat_map(|line| line.to_str().unwrap_or_default().split(','))
         .collect();
     let mut client = near;
     for word in named.iter().rev() {
-        let (true, Ok(next)) = (is_trusted(client.ip()), word.trim().parse::<IpAddr>()) else {
+        let (true, Ok(next)) = (
+            is_trusted_proxy(client.ip(), options),
+            word.trim().parse::<IpAddr>(),
+        ) else {
             break;
         };
         client = (next, 0).into();

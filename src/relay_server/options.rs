@@ -50,7 +50,7 @@ pub struct RelayOptions {
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether messages are compressed (permessage-deflate) towards clients elsewhere that offer it.
     pub compression: bool,
-    /// Connections at a time. A change takes effect at the next start.
+    /// Connections to the port at a time; a sixteenth of them is kept for programs on this machine. A change takes effect at the next start.
     pub connections_max: usize,
     /// Connections at a time from one address (or IPv6 network of one household); this machine and tunnels are exempt.
     pub connections_per_address_max: usize,

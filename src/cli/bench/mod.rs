@@ -1,16 +1,18 @@
 //! `constellation bench`: the product's own commands, timed as processes of their own, on made-up events.
 //!
 //! Import, cold exchanges on loopback and at a distance, offering instead of fetching, and the exchange between equals;
-//! ten stations with live links, in this process; with `--million` what shows only with many events. Every exchange must
+//! ten stations with live links, in this process; what a station costs that has nothing to do; with `--million` what shows only with many events. Every exchange must
 //! converge, else there are no figures. One run each: compare figures of one run only. Needs room in the temporary
 //! directory for about ten times the events.
 
+mod idle;
 mod live;
 mod process;
 mod row;
 mod scenario;
 
 use std::path::Path;
+use std::time::Duration;
 
 use nostr::event::Event;
 use serde::Serialize;
@@ -25,6 +27,9 @@ use crate::samples::{lifelike, uniform};
 use crate::time::Clock;
 
 const SEED: u64 = 7;
+/// How long a station is watched that has nothing to do, where that is asked for alone, and beside the rest.
+const IDLE_ALONE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_secs(20);
 const MILLION: usize = 1_000_000;
 
 pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
@@ -49,7 +54,7 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     std::fs::write(
         &config,
         "[relay]\nlisten = \"127.0.0.1:0\"\n[schedule]\nevery = \"0s\"\n[tunnel]\nenabled = false\n\
-         [live]\nenabled = false\n",
+         [live]\nenabled = false\n[astroport]\nenabled = false\n",
     )?;
     let bench = Bench {
         config: &config,
@@ -69,9 +74,15 @@ pub(super) async fn bench(arguments: BenchArguments) -> Result<Exit, Failure> {
     rows.begin(count)?;
     let now = clock.unix_seconds();
     let lively = Input::make(folder, "lifelike", now, count, lifelike).await?;
+    if arguments.idle {
+        rows.add(idle::measure(folder, &clock, &lively, IDLE_ALONE).await?)?;
+        rows.finish()?;
+        return Ok(Exit::Done);
+    }
     let even = Input::make(folder, "uniform", now, count, uniform).await?;
     scenario::imports(&bench, folder, [&lively, &even], &mut rows).await?;
     scenario::exchanges(&bench, folder, [&lively, &even], &mut rows).await?;
+    rows.add(idle::measure(folder, &clock, &lively, IDLE).await?)?;
     rows.live(live::measure(folder, &clock).await?)?;
     if arguments.million {
         rows.begin(MILLION)?;

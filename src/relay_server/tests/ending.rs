@@ -195,6 +195,7 @@ async fn connections_are_counted_and_end_with_the_relay() {
 async fn a_port_is_served_until_the_relay_closes_and_holds_so_many() {
     let relay = Relay::new();
     relay.set(|options| options.connections_max = 1);
+    let _tunnel = relay.connect(RemoteParty::station("12D3")).await; // takes no place of the port
     let listener = RelayServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr();
     assert!(RelayServer::bind(address).is_err(), "taken");
@@ -259,6 +260,34 @@ async fn messages_are_compressed_for_clients_elsewhere_that_offer_it() {
     assert!(!is_compressed(stranger(), &station).await);
     relay.set(|options| options.compression = false);
     assert!(!is_compressed(stranger(), offer).await);
+}
+
+/// A thousand connections that said nothing held every place of the relay for ten seconds, and came again.
+#[tokio::test(start_paused = true)]
+async fn an_address_is_counted_before_it_says_anything() {
+    let relay = Relay::new();
+    relay.set(|options| options.connections_per_address_max = 2);
+    let silent = || {
+        relay.dial(
+            RemoteParty::of_tcp("192.0.2.1:5".parse().unwrap(), None),
+            64 << 10,
+        )
+    };
+    let first = [silent(), silent()];
+    let (mut third, end) = silent();
+    let mut status = [0; 12];
+    within(third.read_exact(&mut status)).await.unwrap();
+    assert_eq!(status, *b"HTTP/1.1 429");
+    assert_eq!(within(end).await.unwrap(), Some(ConnectionEnd::AddressFull));
+    let other = RemoteParty::of_tcp("192.0.2.2:5".parse().unwrap(), None);
+    let _elsewhere = relay.connect(other).await;
+    // Places are free again when the silent ones are given up.
+    for (_stream, end) in first {
+        let end = end.await.unwrap();
+        assert!(matches!(end, Some(ConnectionEnd::Handshake(_))), "{end:?}");
+    }
+    let near = RemoteParty::of_tcp("192.0.2.1:6".parse().unwrap(), None);
+    let _again = relay.connect(near).await;
 }
 
 #[tokio::test(start_paused = true)]
