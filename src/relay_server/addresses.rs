@@ -65,7 +65,7 @@ impl Drop for Place {
 }
 
 /// What is counted together; `None` on this machine.
-fn household(address: IpAddr) -> Option<IpAddr> {
+pub(super) fn household(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V6(address) => {

@@ -1,7 +1,7 @@
 //! What one connection may hold and cost, beyond the configurable bounds of `limits.rs`.
 //!
-//! Worst case of memory for one connection: a message being read (2.2 MB), filters of open requests (2.2 MB of JSON,
-//! up to some 10 MB parsed, twice while being answered), events in flight (4 MB), negentropy messages (4 × 0.55 MB),
+//! Worst case of memory for one connection: a message being read (2.2 MB), filters of open requests (2.2 MB,
+//! twice while being answered; a message while it is parsed up to 30 MB), events in flight (4 MB), negentropy messages (4 × 0.55 MB),
 //! bytes to be sent (`HIGH_WATER` and what one slice and all verdicts bring: 8 MB). Nothing piles up for a slow
 //! reader: live events are scanned for when it has room. A client whose messages are compressed holds 50 KB more while
 //! one arrives in pieces; what is compressed together is one message, whatever its length on the wire. Ad-hoc sets are counted over all connections.
@@ -19,8 +19,12 @@ pub(super) const EVENT_BYTES_IN_FLIGHT: usize = 4 << 20;
 pub(super) const SLICE_BYTES: usize = 256 << 10;
 /// Bytes waiting to be sent above which neither the store nor the client is read.
 pub(super) const HIGH_WATER: usize = 1 << 20;
-/// JSON of all open requests and counts of a connection: two of the largest messages.
+/// Filters of all open requests, counts and sessions of a connection: two of the largest messages, or as much in memory.
 pub(super) const FILTER_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// … of all connections from one address.
+pub(super) const FILTER_BYTES_ADDRESS: usize = 4 * FILTER_BYTES_MAX;
+/// … of all strangers.
+pub(super) const FILTER_BYTES_STRANGERS: usize = 40 * FILTER_BYTES_MAX;
 /// Messages that are none, and failed AUTHs, after which the connection is closed.
 pub(super) const MALFORMED_MAX: u32 = 100;
 /// Keys that one connection may prove to hold.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::authentication::{Authentication, RelayNames};
 use super::bounds::{CLOSING_DEADLINE, MALFORMED_MAX};
 use super::context::{ConnectionEnd, RelayContext, RemoteParty};
+use super::filter_memory::ConnectionFilters;
 use super::jobs::{Jobs, Outcome};
 use super::links::LinkGuard;
 use super::negotiation::Session;
@@ -66,8 +67,9 @@ pub(super) struct Connection {
     pub(super) authentication: Authentication,
     pub(super) subscriptions: Subscriptions,
     pub(super) sessions: std::collections::HashMap<String, SessionSlot>,
-    /// COUNTs that are being answered, and bytes of their filters.
-    pub(super) counts: (usize, usize),
+    /// COUNTs that are being answered.
+    pub(super) counts: usize,
+    pub(super) filters: ConnectionFilters,
     pub(super) jobs: Jobs,
     /// If this is a live link of another station: the subscription, and its place among the links.
     pub(super) live_link: Option<(Arc<Subscription>, LinkGuard)>,
@@ -109,6 +111,7 @@ impl Connection {
         let authentication = Authentication::new(&visitor.party, &context.random);
         outbox.push(encode_auth(authentication.challenge()));
         let publishing = Publishing::new(&context.ingest);
+        let filters = ConnectionFilters::of(&context.filters, &visitor.party);
         Self {
             context,
             visitor,
@@ -116,7 +119,8 @@ impl Connection {
             authentication,
             subscriptions: Subscriptions::default(),
             sessions: std::collections::HashMap::new(),
-            counts: (0, 0),
+            counts: 0,
+            filters,
             jobs: Jobs::default(),
             live_link: None,
             visit: None,
@@ -234,7 +238,7 @@ impl Connection {
                 subscription,
                 filter,
                 message,
-            }) => self.open_session(subscription.into_owned(), filter, message),
+            }) => self.open_session(subscription.into_owned(), filter, message, text.len()),
             Ok(ClientMessage::NegMessage {
                 subscription,
                 message,

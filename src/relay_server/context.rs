@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::addresses::Addresses;
 use super::adhoc::Hoard;
 use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
+use super::filter_memory::FilterMemory;
 use super::links::AcceptedLinks;
 use super::options::RelayOptions;
 use crate::ingest::{Ingest, Scope};
@@ -118,6 +119,7 @@ pub struct RelayContext {
     pub(super) hoard: Arc<Hoard>,
     pub(super) links: Arc<AcceptedLinks>,
     pub(super) addresses: Arc<Addresses>,
+    pub(super) filters: Arc<FilterMemory>,
     pub(super) closing: CancellationToken,
     pub(super) visitors: Visitors,
     readers: Arc<Semaphore>,
@@ -149,6 +151,7 @@ impl RelayContext {
             hoard: Arc::new(Hoard::new(NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL)),
             links: Arc::default(),
             addresses: Arc::default(),
+            filters: Arc::default(),
             closing: CancellationToken::new(),
             visitors: Visitors::default(),
             readers: Arc::new(Semaphore::new(readers)),

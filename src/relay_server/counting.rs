@@ -5,18 +5,20 @@
 //! what a limit would hide. Worst case of a slice: 25 ms; memory does not grow with the count.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use constellation_eventstore::{Progress, Query, Readership, Store, StoreError};
 use nostr::filter::Filter;
 
+use super::filter_memory::FilterHold;
 use super::matching::Given;
 
 /// What a COUNT is answered under.
 #[derive(Debug, Clone)]
 pub(super) struct CountTicket {
     pub(super) name: String,
-    /// Bytes of the message that asked for it.
-    pub(super) bytes: usize,
+    /// What its filters take of memory.
+    pub(super) _held: Arc<FilterHold>,
 }
 
 /// A COUNT being answered.

@@ -20,6 +20,7 @@ mod bounds;
 mod connection;
 mod context;
 mod counting;
+mod filter_memory;
 mod http;
 mod information;
 mod jobs;

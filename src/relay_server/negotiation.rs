@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::adhoc::{Evicted, HoldError, Holding};
 use super::context::{ReadError, RelayContext};
+use super::filter_memory::FilterHold;
 use super::matching::names_private;
 use super::subscriptions::Serial;
 use crate::limits::STEP_DEADLINE;
@@ -39,6 +40,8 @@ pub(super) struct Session {
     message: Vec<u8>,
     /// What has expired is still to be swept.
     opening: bool,
+    /// What its filter takes of memory.
+    _held: FilterHold,
 }
 
 #[derive(Debug)]
@@ -120,7 +123,7 @@ impl Session {
     /// A session for `filter`, with its name and first message.
     pub(super) fn open(
         serial: Serial,
-        filter: Filter,
+        (filter, held): (Filter, FilterHold),
         (name, message): (String, Vec<u8>),
         limit: FrameLimit,
         readership: Readership,
@@ -140,6 +143,7 @@ impl Session {
             basis,
             message,
             opening: true,
+            _held: held,
         }
     }
 

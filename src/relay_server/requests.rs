@@ -9,10 +9,10 @@ use std::sync::Arc;
 use constellation_reconcile::FrameLimit;
 use nostr::filter::Filter;
 
-use super::bounds::FILTER_BYTES_MAX;
 use super::connection::{Connection, SessionSlot};
 use super::context::ReadError;
 use super::counting::{CountRequest, CountTicket};
+use super::filter_memory::{FilterHold, FiltersRefused};
 use super::jobs::{Job, Outcome, Task};
 use super::links::{LinkGuard, LinksFull};
 use super::live::{LiveScan, LiveSlice};
@@ -31,15 +31,15 @@ impl Connection {
     pub(super) fn request(&mut self, name: String, filters: Vec<Filter>, bytes: usize) {
         self.end_subscription(&name);
         let open = self.subscriptions.len();
-        if let Err(reason) = self.may_ask(&filters, bytes).and_then(|()| {
-            if open < self.context.options().subscriptions_max {
-                Ok(())
-            } else {
-                Err(ReasonPrefix::Blocked.with("too many subscriptions"))
-            }
-        }) {
-            return self.say(encode_closed(&name, &reason));
-        }
+        let has_room = open < self.context.options().subscriptions_max;
+        let asked = self.may_ask(&filters, bytes).and_then(|held| {
+            let full = || ReasonPrefix::Blocked.with("too many subscriptions");
+            has_room.then_some(held).ok_or_else(full)
+        });
+        let held = match asked {
+            Ok(held) => held,
+            Err(reason) => return self.say(encode_closed(&name, &reason)),
+        };
         let guard = match self.enter_as_live_link(&filters) {
             Ok(guard) => guard,
             Err(LinksFull) => {
@@ -51,7 +51,7 @@ impl Connection {
             serial: self.serial(),
             name,
             filters,
-            bytes,
+            _held: held,
             link: guard.as_ref().map(|guard| Arc::clone(&guard.link)),
         });
         if let Some(guard) = guard {
@@ -85,33 +85,32 @@ impl Connection {
 
     /// COUNT
     pub(super) fn count(&mut self, name: String, filters: Vec<Filter>, bytes: usize) {
-        if let Err(reason) = self.may_ask(&filters, bytes).and_then(|()| {
-            if self.counts.0 < self.context.options().subscriptions_max {
-                Ok(())
-            } else {
-                Err(ReasonPrefix::Blocked.with("too many counts at a time"))
-            }
-        }) {
-            return self.say(encode_closed(&name, &reason));
-        }
-        self.counts = (self.counts.0 + 1, self.counts.1 + bytes);
+        let has_room = self.counts < self.context.options().subscriptions_max;
+        let asked = self.may_ask(&filters, bytes).and_then(|held| {
+            let full = || ReasonPrefix::Blocked.with("too many counts at a time");
+            has_room.then_some(held).ok_or_else(full)
+        });
+        let held = match asked {
+            Ok(held) => Arc::new(held),
+            Err(reason) => return self.say(encode_closed(&name, &reason)),
+        };
+        self.counts += 1;
         let readership = self.authentication.readership().clone();
-        let request = CountRequest::new(CountTicket { name, bytes }, filters, readership);
+        let request = CountRequest::new(CountTicket { name, _held: held }, filters, readership);
         self.jobs.push(Job::Count(Box::new(request)));
     }
 
-    /// Rights and bounds of anything that has filters.
-    fn may_ask(&self, filters: &[Filter], bytes: usize) -> Result<(), String> {
+    /// Rights and bounds of anything that has filters; counts them.
+    fn may_ask(&self, filters: &[Filter], bytes: usize) -> Result<FilterHold, String> {
         if filters.iter().any(|filter| filter.search.is_some()) {
             return Err(ReasonPrefix::Unsupported.with("search"));
         }
         if filters.iter().any(asks_only_private) && !self.authentication.may_ask_for_private() {
             return Err(ReasonPrefix::AuthRequired.with("direct messages are for those involved"));
         }
-        if self.subscriptions.bytes() + self.counts.1 + bytes > FILTER_BYTES_MAX {
-            return Err(ReasonPrefix::Blocked.with("the filters of all requests are too large"));
-        }
-        Ok(())
+        self.filters
+            .hold(filters, bytes)
+            .map_err(FiltersRefused::reason)
     }
 
     /// CLOSE, or a REQ of the same name.
@@ -123,16 +122,25 @@ impl Connection {
     }
 
     /// NEG-OPEN
-    pub(super) fn open_session(&mut self, name: String, filter: Filter, message: Vec<u8>) {
+    pub(super) fn open_session(
+        &mut self,
+        name: String,
+        filter: Filter,
+        message: Vec<u8>,
+        bytes: usize,
+    ) {
         self.end_session(&name);
-        let refusal = if self.sessions.len() >= self.context.options().negentropy_sessions_max {
+        let asked = if self.sessions.len() >= self.context.options().negentropy_sessions_max {
             Err(ReasonPrefix::Blocked.with("too many negentropy sessions"))
         } else {
-            self.may_ask(std::slice::from_ref(&filter), 0)
+            // What is in the message besides the filter is not kept.
+            let bytes = bytes.saturating_sub(2 * message.len());
+            self.may_ask(std::slice::from_ref(&filter), bytes)
         };
-        if let Err(reason) = refusal {
-            return self.say(encode_neg_error(&name, &reason, None));
-        }
+        let held = match asked {
+            Ok(held) => held,
+            Err(reason) => return self.say(encode_neg_error(&name, &reason, None)),
+        };
         let frame_bytes = if self.visitor.is_station {
             FRAME_BYTES_STATION
         } else {
@@ -146,7 +154,7 @@ impl Connection {
         let serial = self.serial();
         let session = Session::open(
             serial,
-            filter,
+            (filter, held),
             (name.clone(), message),
             limit,
             self.authentication.readership().clone(),
@@ -212,11 +220,11 @@ impl Connection {
             Outcome::StoredFailed(subscription, error) => self.fail(&subscription, &error),
             Outcome::Counted(request, None) => self.jobs.push(Job::Count(request)),
             Outcome::Counted(request, Some(count)) => {
-                self.end_count(&request.ticket);
+                self.counts -= 1;
                 self.say(encode_count(&request.ticket.name, count));
             }
             Outcome::CountFailed(ticket, error) => {
-                self.end_count(&ticket);
+                self.counts -= 1;
                 self.say(encode_closed(&ticket.name, &unreadable(&error)));
             }
             Outcome::Negotiated(session, answer) => self.take_negotiated(session, answer),
@@ -293,10 +301,6 @@ impl Connection {
                 self.say(encode_neg_error(&session.name, &error.reason, error.cap));
             }
         }
-    }
-
-    fn end_count(&mut self, ticket: &CountTicket) {
-        self.counts = (self.counts.0 - 1, self.counts.1 - ticket.bytes);
     }
 
     /// A subscription that cannot be answered is closed rather than left with a gap.

@@ -2,7 +2,7 @@
 //!
 //! A subscription begins to listen when its stored events were sent; it then goes on exactly where its query's
 //! snapshot ended, so that nothing is missed or told twice. Replacing or closing one gives it another serial number:
-//! what is still under way for the old one is recognised and dropped. Bounded in number and in bytes of filters.
+//! what is still under way for the old one is recognised and dropped. Bounded in number and by what their filters take.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use constellation_eventstore::Sequence;
 use nostr::filter::Filter;
 
+use super::filter_memory::FilterHold;
 use super::links::AcceptedLink;
 
 /// Names a subscription, count or session once and for all, whatever the client calls it.
@@ -22,8 +23,8 @@ pub(super) struct Subscription {
     pub(super) serial: Serial,
     pub(super) name: String,
     pub(super) filters: Vec<Filter>,
-    /// Bytes of the message that asked for it.
-    pub(super) bytes: usize,
+    /// What its filters take of memory.
+    pub(super) _held: FilterHold,
     /// The live link of a station that this is.
     pub(super) link: Option<Arc<AcceptedLink>>,
 }
@@ -46,7 +47,6 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     entries: HashMap<String, Entry>,
-    bytes: usize,
 }
 
 impl Subscriptions {
@@ -55,14 +55,8 @@ impl Subscriptions {
         self.entries.len()
     }
 
-    /// Bytes of their filters.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Enters a subscription under a name that is free.
     pub(super) fn insert(&mut self, subscription: Arc<Subscription>) {
-        self.bytes += subscription.bytes;
         self.entries.insert(
             subscription.name.clone(),
             Entry {
@@ -75,7 +69,6 @@ impl Subscriptions {
     /// Ends a subscription, and says which it was.
     pub(super) fn remove(&mut self, name: &str) -> Option<Serial> {
         let entry = self.entries.remove(name)?;
-        self.bytes -= entry.subscription.bytes;
         Some(entry.subscription.serial)
     }
 

@@ -307,4 +307,16 @@ async fn requests_have_bounds() {
     client.say(json!(["CLOSE", "l1"])).await;
     client.say(json!(["REQ", "l3", large])).await;
     client.stored("l3").await;
+    // Half a megabyte of short values takes ten times that in memory: what counts is what they take.
+    let mut other = relay.stranger().await;
+    let value = |n: u64| format!("{n:x}");
+    let short = json!({"#t": (0..60_000).map(value).collect::<Vec<_>>()});
+    for request in [
+        json!(["REQ", "s", short]),
+        json!(["COUNT", "s", short]),
+        json!(["NEG-OPEN", "s", short, "6100000200"]),
+    ] {
+        let refused = other.ask(request).await;
+        assert!(refused.to_string().contains("blocked: "), "{refused}");
+    }
 }
