@@ -206,6 +206,9 @@ pub const NEG_ADHOC_IDS_MAX: usize = 500_000;
 pub const NEG_ADHOC_IDS_TOTAL: usize = 1_000_000;
 /// Relay: how long a reader may leave bytes waiting without taking any.
 pub const SLOW_READER_DEADLINE: Duration = Duration::from_secs(30);
+/// Relay: how long the answer to one negentropy message of a station or program here may be worked on. Below what we
+/// ourselves wait for an answer.
+pub const NEG_ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Relay: connections at a time.
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Relay: connections at a time from one address: a household's clients, and a small part of all places.

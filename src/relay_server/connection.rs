@@ -21,6 +21,7 @@ use super::links::LinkGuard;
 use super::negotiation::Session;
 use super::outbox::{BytesSent, Outbox};
 use super::publish::{Answer, Offer, Publishing};
+use super::stranger_turns::Turns;
 use super::subscriptions::{Serial, Subscription, Subscriptions};
 use crate::peer::{PeerId, Visit};
 use crate::protocol::client_message::ClientMessageLabel;
@@ -70,6 +71,7 @@ pub(super) struct Connection {
     /// COUNTs that are being answered.
     pub(super) counts: usize,
     pub(super) filters: ConnectionFilters,
+    pub(super) turns: Turns,
     pub(super) jobs: Jobs,
     /// If this is a live link of another station: the subscription, and its place among the links.
     pub(super) live_link: Option<(Arc<Subscription>, LinkGuard)>,
@@ -112,6 +114,7 @@ impl Connection {
         outbox.push(encode_auth(authentication.challenge()));
         let publishing = Publishing::new(&context.ingest);
         let filters = ConnectionFilters::of(&context.filters, &visitor.party);
+        let turns = context.turns.of(&visitor.party);
         Self {
             context,
             visitor,
@@ -121,6 +124,7 @@ impl Connection {
             sessions: std::collections::HashMap::new(),
             counts: 0,
             filters,
+            turns,
             jobs: Jobs::default(),
             live_link: None,
             visit: None,

@@ -17,6 +17,7 @@ use super::bounds::{CLOSING_DEADLINE, READS_AT_ONCE_MAX};
 use super::filter_memory::FilterMemory;
 use super::links::AcceptedLinks;
 use super::options::RelayOptions;
+use super::stranger_turns::StrangerTurns;
 use crate::ingest::{Ingest, Scope};
 use crate::limits::{NEG_ADHOC_IDS_MAX, NEG_ADHOC_IDS_TOTAL};
 use crate::peer::{PeerId, Visitors};
@@ -120,6 +121,7 @@ pub struct RelayContext {
     pub(super) links: Arc<AcceptedLinks>,
     pub(super) addresses: Arc<Addresses>,
     pub(super) filters: Arc<FilterMemory>,
+    pub(super) turns: StrangerTurns,
     pub(super) closing: CancellationToken,
     pub(super) visitors: Visitors,
     readers: Arc<Semaphore>,
@@ -152,6 +154,8 @@ impl RelayContext {
             links: Arc::default(),
             addresses: Arc::default(),
             filters: Arc::default(),
+            // The other half of the readers is for slices, and for those whom we know.
+            turns: StrangerTurns::new(readers / 2),
             closing: CancellationToken::new(),
             visitors: Visitors::default(),
             readers: Arc::new(Semaphore::new(readers)),

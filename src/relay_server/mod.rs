@@ -36,6 +36,7 @@ mod plugin_asked;
 mod publish;
 mod requests;
 mod stored;
+mod stranger_turns;
 mod subscriptions;
 
 pub use context::{ConnectionEnd, RelayContext, RemoteParty};

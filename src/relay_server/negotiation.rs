@@ -4,13 +4,16 @@
 //! store's own sums and keeps nothing between messages; any other is queried once and its ids are held (`adhoc`).
 //! What the reader may see is frozen at NEG-OPEN. The set is what a REQ would give, less what stations do not share
 //! and, for readers without full rights, less private kinds unless the filter names them. What has expired is swept
-//! first. Worst case of an answer: one pass over the kinds' items; over 100 ms it goes on without one snapshot.
+//! first. Worst case of an answer: five seconds in one snapshot; for those whom we know it then goes on without one, until
+//! `NEG_ANSWER_DEADLINE`, while a stranger is told to ask for less. Strangers' messages have turns (`stranger_turns`).
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use constellation_eventstore::{
-    KindSet, PRIVATE_KINDS, Progress, Query, Readership, SetScope, Store, StoreError, StoredSet,
+    KindSet, PRIVATE_KINDS, Progress, Query, Readership, SetScope, Snapshot, Store, StoreError,
+    StoredSet,
 };
 use constellation_reconcile::{
     Bound, FrameLimit, Item, ReconcileError, SortedSet, Summary, respond,
@@ -22,9 +25,11 @@ use super::adhoc::{Evicted, HoldError, Holding};
 use super::context::{ReadError, RelayContext};
 use super::filter_memory::FilterHold;
 use super::matching::names_private;
+use super::stranger_turns::Turns;
 use super::subscriptions::Serial;
-use crate::limits::STEP_DEADLINE;
+use crate::limits::{NEG_ANSWER_DEADLINE, STEP_DEADLINE};
 use crate::protocol::ReasonPrefix;
+use crate::time::Clock;
 
 /// Ids that one slice collects before they are counted against the bounds.
 const IDS_PER_SLICE: usize = 20_000;
@@ -35,6 +40,7 @@ pub(super) struct Session {
     pub(super) serial: Serial,
     pub(super) name: String,
     limit: FrameLimit,
+    turns: Turns,
     basis: Basis,
     /// What is to be answered.
     message: Vec<u8>,
@@ -81,6 +87,14 @@ impl SessionError {
             cap: None,
         }
     }
+
+    /// A set in pieces is compared in less time: what a client does that is told `blocked:`.
+    fn takes_too_long() -> Self {
+        Self::new(
+            ReasonPrefix::Blocked,
+            "the answer takes too long: ask for less at a time",
+        )
+    }
 }
 
 impl From<HoldError> for SessionError {
@@ -125,7 +139,7 @@ impl Session {
         serial: Serial,
         (filter, held): (Filter, FilterHold),
         (name, message): (String, Vec<u8>),
-        limit: FrameLimit,
+        (limit, turns): (FrameLimit, Turns),
         readership: Readership,
         context: &RelayContext,
     ) -> Self {
@@ -140,6 +154,7 @@ impl Session {
             serial,
             name,
             limit,
+            turns,
             basis,
             message,
             opening: true,
@@ -161,15 +176,21 @@ impl Session {
             sweep(context).await?;
         }
         let limit = self.limit;
+        let turn = self.turns.wait().await?;
         match &mut self.basis {
             Basis::Stored(scope) => {
                 let (scope, message) = (scope.clone(), std::mem::take(&mut self.message));
-                let read = move |store: &Store| Ok(respond_stored(store, &scope, &message, limit));
+                let patience = Patience::of(&self.turns, &context.clock);
+                let read = move |store: &Store| {
+                    let _turn = turn;
+                    Ok(respond_stored(store, &scope, &message, limit, &patience))
+                };
                 context.read(read).await?.map(Some)
             }
             Basis::Held(holding) => {
                 let (holding, message) = (Arc::clone(holding), std::mem::take(&mut self.message));
                 let read = move |_: &Store| {
+                    let _turn = turn;
                     Ok(holding
                         .set()
                         .map_err(SessionError::from)
@@ -273,20 +294,55 @@ fn keep(holding: &Holding, items: Vec<Item>, progress: Progress) -> Result<bool,
     Ok(progress == Progress::Done)
 }
 
-fn respond_stored(
+/// How long an answer may be worked on.
+#[derive(Debug)]
+pub(super) enum Patience {
+    /// For as long as one snapshot may live.
+    OneSnapshot,
+    /// Until then, by this clock.
+    Until(Clock, Duration),
+}
+
+impl Patience {
+    fn of(turns: &Turns, clock: &Clock) -> Self {
+        if turns.is_of_stranger() {
+            Self::OneSnapshot
+        } else {
+            Self::Until(clock.clone(), clock.monotonic() + NEG_ANSWER_DEADLINE)
+        }
+    }
+}
+
+pub(super) fn respond_stored(
     store: &Store,
     scope: &SetScope,
     message: &[u8],
     limit: FrameLimit,
+    patience: &Patience,
 ) -> Result<Vec<u8>, SessionError> {
     let at_once = store
         .snapshot()
         .map_err(ReadError::from)
         .map(|snapshot| respond(&StoredSet::new(&snapshot, scope), message, limit))?;
     match at_once {
-        Err(ReconcileError::Set(StoreError::SnapshotExpired)) => {
-            Ok(respond(&RenewedSet { store, scope }, message, limit)?)
-        }
+        Err(ReconcileError::Set(StoreError::SnapshotExpired)) => match patience {
+            Patience::OneSnapshot => Err(SessionError::takes_too_long()),
+            Patience::Until(clock, until) => {
+                let set = RenewedSet {
+                    store,
+                    scope,
+                    clock,
+                    until: *until,
+                };
+                match respond(&set, message, limit) {
+                    // A single look that takes seconds is too much as well.
+                    Err(ReconcileError::Set(StoreError::SnapshotExpired)) => {
+                        Err(SessionError::takes_too_long())
+                    }
+                    answered => Ok(answered?),
+                }
+            }
+        },
         answered => Ok(answered?),
     }
 }
@@ -298,13 +354,25 @@ fn respond_stored(
 struct RenewedSet<'s> {
     store: &'s Store,
     scope: &'s SetScope,
+    clock: &'s Clock,
+    until: Duration,
+}
+
+impl RenewedSet<'_> {
+    /// A snapshot to look at, while there is time.
+    fn snapshot(&self) -> Result<Snapshot<'_>, StoreError> {
+        if self.clock.monotonic() >= self.until {
+            return Err(StoreError::SnapshotExpired);
+        }
+        self.store.snapshot()
+    }
 }
 
 impl SortedSet for RenewedSet<'_> {
     type Error = StoreError;
 
     fn summary(&self, lower: &Bound, upper: &Bound) -> Result<Summary, StoreError> {
-        StoredSet::new(&self.store.snapshot()?, self.scope).summary(lower, upper)
+        StoredSet::new(&self.snapshot()?, self.scope).summary(lower, upper)
     }
 
     fn scan(
@@ -313,7 +381,7 @@ impl SortedSet for RenewedSet<'_> {
         upper: &Bound,
         visit: &mut dyn FnMut(Item) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        StoredSet::new(&self.store.snapshot()?, self.scope).scan(lower, upper, visit)
+        StoredSet::new(&self.snapshot()?, self.scope).scan(lower, upper, visit)
     }
 
     fn select(
@@ -322,6 +390,6 @@ impl SortedSet for RenewedSet<'_> {
         upper: &Bound,
         offsets: &[u64],
     ) -> Result<Vec<Item>, StoreError> {
-        StoredSet::new(&self.store.snapshot()?, self.scope).select(lower, upper, offsets)
+        StoredSet::new(&self.snapshot()?, self.scope).select(lower, upper, offsets)
     }
 }

@@ -156,7 +156,7 @@ impl Connection {
             serial,
             (filter, held),
             (name.clone(), message),
-            limit,
+            (limit, self.turns.clone()),
             self.authentication.readership().clone(),
             &self.context,
         );

@@ -1,11 +1,13 @@
 //! NEG: both kinds of filter, what is in the set, and the bounds.
 
+use constellation_eventstore::{KindSet, SetScope};
 use constellation_reconcile::{Difference, FrameLimit, Initiator, Item, Step, VecSet};
 
 use super::*;
 use crate::protocol::hex;
 use crate::protocol::websocket::STATION_HEADER;
 use crate::relay_server::adhoc::Hoard;
+use crate::relay_server::negotiation::{Patience, respond_stored};
 
 fn items(events: &[Event]) -> Vec<Item> {
     let item = |event: &Event| Item {
@@ -249,4 +251,60 @@ async fn what_is_no_negentropy_ends_the_session_only() {
     }
     let opened = client.ask(json!(["NEG-OPEN", "n", {}, "6100000200"])).await;
     assert_eq!(opened[0], "NEG-MSG");
+}
+
+/// Seconds that pass each time somebody asks.
+#[derive(Clone, Default)]
+struct HurriedClock(Arc<AtomicU64>);
+
+impl TimeSource for HurriedClock {
+    fn wall(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.wall()
+    }
+}
+
+/// Once a snapshot had grown old, the answer was begun again over fresh ones, for which no age was ever too great: 29,000
+/// ranges in one message held one of a few readers for as long as they took.
+#[test]
+fn an_answer_that_takes_too_long_is_given_up_and_a_stranger_has_less_time() {
+    let (folder, hurried) = (tempfile::tempdir().unwrap(), HurriedClock::default());
+    let time = hurried.clone();
+    let (store, _writer) = open(
+        folder.path(),
+        Options::new(Arc::new(move || time.monotonic())),
+    )
+    .unwrap();
+    let ours = (0..1_000)
+        .map(|n: u64| Item {
+            timestamp: n,
+            id: [7; 32],
+        })
+        .collect();
+    let limit = FrameLimit::new(500_000).unwrap();
+    // Sixteen ranges, each of which is looked at.
+    let message = Initiator::new(limit)
+        .open(&VecSet::from_unsorted(ours))
+        .unwrap();
+    let scope = SetScope {
+        kinds: KindSet::all(),
+        since: None,
+        until: None,
+    };
+    let standing = Clock::new(HandClock(Arc::default()));
+    let answer = |patience: &Patience| {
+        let answered = respond_stored(&store, &scope, &message, limit, patience);
+        answered.map_err(|error| error.reason)
+    };
+    let too_long = |answered: Result<Vec<u8>, String>| {
+        answered.is_err_and(|reason| reason.starts_with("blocked: the answer takes too long"))
+    };
+    assert!(too_long(answer(&Patience::OneSnapshot)));
+    assert!(answer(&Patience::Until(standing, Duration::from_secs(1))).is_ok());
+    let passing = Clock::new(hurried.clone());
+    let until = hurried.monotonic() + Duration::from_secs(10);
+    assert!(too_long(answer(&Patience::Until(passing, until))));
 }
