@@ -288,6 +288,8 @@ pub const LIVE_ASKED_ANEW_FIRST: Duration = Duration::from_secs(1);
 pub const LIVE_REDIAL_FIRST: Duration = Duration::from_millis(500);
 /// The most: a station that was away for two hours.
 pub const LIVE_REDIAL_MAX: Duration = Duration::from_secs(360);
+/// Live: a link that stood for so long is one that was lost by chance.
+pub const LIVE_STOOD_LONG: Duration = Duration::from_secs(60);
 /// Live: a station that had no room for a link, or ended one, is not asked again before.
 pub const LIVE_REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// Live: a peer that sent forgeries is not asked again before.
@@ -296,6 +298,8 @@ pub const LIVE_FORGERY_PAUSE: Duration = Duration::from_secs(3600);
 pub const LIVE_EXCHANGE_AGAIN: Duration = Duration::from_secs(5);
 /// The longest such pause.
 pub const LIVE_EXCHANGE_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// Live: how long one short exchange may take before others have their turn; it then goes on where it was.
+pub const LIVE_EXCHANGE_DEADLINE: Duration = Duration::from_secs(120);
 /// Live: how long what is stored gathers before the home relay is given it.
 pub const LIVE_HOME_GATHERS_FOR: Duration = Duration::from_secs(5);
 /// Live: how often it is looked whether the quiet hours of a peer have come or gone.

@@ -2,7 +2,7 @@
 //!
 //! Whoever asks is remembered once; all that gathered while a run was in progress are peers of the next one, so that there
 //! are never two exchanges with one peer at once. One that failed is made again, with growing pauses, for as long as the
-//! link stands. One that ended `partial` is not: what is left over is for the schedule. Bounded by the links.
+//! link stands. One that takes long is cut off, so that others have their turn, and goes on soon where it was. One that ended `partial` is not: what is left over is for the schedule. Bounded by the links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::board::LiveBoard;
 use crate::limits::{LIVE_EXCHANGE_AGAIN, LIVE_EXCHANGE_AGAIN_MAX};
 use crate::peer::PeerAddress;
-use crate::sync::{Outcome, Runner, SyncRequest};
+use crate::sync::{Outcome, PeerReport, Runner, SyncRequest};
 
 /// Doublings of a pause that are counted.
 const DOUBLED_MAX: u32 = 16;
@@ -30,6 +30,26 @@ struct Wanted {
     /// When it is to be made; `None`: nothing is due.
     at: Option<Instant>,
     failures: u32,
+}
+
+/// What became of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// What is left over is for the schedule.
+    Done,
+    /// Its time was up, and something had moved.
+    CutOff,
+    Failed,
+}
+
+impl Made {
+    fn of(report: Option<&PeerReport>) -> Self {
+        match report.map(|report| (report.outcome, report.stored + report.uploaded)) {
+            Some((Outcome::Converged | Outcome::Partial, _)) => Self::Done,
+            Some((Outcome::Deadline, 1..)) => Self::CutOff,
+            _ => Self::Failed,
+        }
+    }
 }
 
 impl Exchanges {
@@ -65,15 +85,24 @@ impl Exchanges {
         (due, next)
     }
 
-    /// It was made, and failed or not. One that was wanted meanwhile stays due.
-    fn made(&self, peer: &PeerAddress, failed: bool, now: Instant) {
+    /// What became of one. One that was wanted meanwhile stays due.
+    fn made(&self, peer: &PeerAddress, made: Made, now: Instant) {
         if let Some(wanted) = self.lock().get_mut(peer) {
-            if !failed {
-                wanted.failures = 0;
-                return;
-            }
-            let pause = LIVE_EXCHANGE_AGAIN * (1 << wanted.failures.min(DOUBLED_MAX));
-            wanted.failures += 1;
+            let doubled = match made {
+                Made::Done => {
+                    wanted.failures = 0;
+                    return;
+                }
+                Made::CutOff => {
+                    wanted.failures = 0;
+                    0
+                }
+                Made::Failed => {
+                    wanted.failures += 1;
+                    (wanted.failures - 1).min(DOUBLED_MAX)
+                }
+            };
+            let pause = LIVE_EXCHANGE_AGAIN * (1 << doubled);
             let again = now + pause.min(LIVE_EXCHANGE_AGAIN_MAX);
             wanted.at.get_or_insert(again);
         }
@@ -114,15 +143,13 @@ pub(super) async fn make_wanted(exchanges: Arc<Exchanges>, runner: Runner, board
                 board.exchange_was_made();
                 for peer in due {
                     let made = report.peers.iter().find(|one| one.address == peer.as_str());
-                    let outcome = made.map(|one| one.outcome);
-                    let done = matches!(outcome, Some(Outcome::Converged | Outcome::Partial));
-                    exchanges.made(&peer, !done, now);
+                    exchanges.made(&peer, Made::of(made), now);
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "an exchange that a live link asked for did not take place");
                 for peer in due {
-                    exchanges.made(&peer, true, now);
+                    exchanges.made(&peer, Made::Failed, now);
                 }
             }
         }
@@ -150,12 +177,12 @@ mod tests {
         assert_eq!(exchanges.take_due(now), (BTreeSet::new(), None));
         // While it is being made it is asked for again: that one stays due, whatever comes of this one.
         exchanges.want(&peer(1));
-        exchanges.made(&peer(1), true, now);
-        exchanges.made(&peer(2), true, now);
+        exchanges.made(&peer(1), Made::Failed, now);
+        exchanges.made(&peer(2), Made::Failed, now);
         let (due, next) = exchanges.take_due(now);
         assert_eq!(due, BTreeSet::from([peer(1)]));
         assert_eq!(next, Some(now + LIVE_EXCHANGE_AGAIN));
-        exchanges.made(&peer(2), true, now);
+        exchanges.made(&peer(2), Made::Failed, now);
         exchanges.forget(&peer(2));
         let (due, next) = exchanges.take_due(now + LIVE_EXCHANGE_AGAIN_MAX);
         assert_eq!((due.len(), next), (0, None));
@@ -167,13 +194,15 @@ mod tests {
         let mut pauses = Vec::new();
         exchanges.want(&peer(1));
         let now = Instant::now();
-        for failed in [true, true, false, true] {
+        use Made::{CutOff, Done, Failed};
+        for made in [Failed, Failed, Done, Failed, Failed, CutOff, Failed] {
             exchanges.take_due(now + LIVE_EXCHANGE_AGAIN_MAX);
-            exchanges.made(&peer(1), failed, now);
+            exchanges.made(&peer(1), made, now);
             let (_, next) = exchanges.take_due(now);
             pauses.push(next.map(|at| (at - now) / 5));
         }
         let seconds = |count| Some(std::time::Duration::from_secs(count));
-        assert_eq!(pauses, [seconds(1), seconds(2), None, seconds(1)]);
+        let [one, two] = [1, 2].map(seconds);
+        assert_eq!(pauses, [one, two, None, one, two, one, one]);
     }
 }

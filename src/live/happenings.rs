@@ -19,8 +19,7 @@ impl Keeper {
             return;
         };
         candidate.who = match said {
-            // Ourselves by another way, and who is out, are no peers; it is asked again when the address is.
-            Said::Station(peer) if peer == own || out.out.contains(&peer) => Who::Asked,
+            Said::Station(peer) if peer == own || out.out.contains(&peer) => Who::NoPeer,
             Said::Station(peer) => Who::Station(peer),
             Said::Relay(limits) => Who::Relay(limits),
             Said::Nothing(why) => {
@@ -46,10 +45,10 @@ impl Keeper {
         };
         let address = candidate.address.clone();
         if news == LinkNews::Stands {
-            candidate.is_back();
+            candidate.is_back(Instant::now());
             let station = match candidate.who {
                 Who::Station(peer) => Some(peer.to_string()),
-                Who::Unknown | Who::Asked | Who::Relay(_) => None,
+                Who::Unknown | Who::Asked | Who::NoPeer | Who::Relay(_) => None,
             };
             let Some(link) = &mut candidate.link else {
                 return;

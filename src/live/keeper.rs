@@ -95,12 +95,18 @@ pub(super) struct Keeper {
     news: mpsc::Sender<(u64, LinkNews)>,
     heard: mpsc::Receiver<(u64, LinkNews)>,
     next_number: u64,
+    /// Who was out, and who we were, at the last look.
+    judged_by: (Arc<Neighbours>, PeerId),
 }
 
 impl Keeper {
     pub(super) fn new(context: LiveContext, exchanges: Arc<Exchanges>) -> Self {
         let (news, heard) = mpsc::channel(NEWS_WAITING);
         context.board.show(&context.accepted);
+        let judged_by = (
+            Arc::clone(&context.neighbours.borrow()),
+            *context.known_as.borrow(),
+        );
         Self {
             context,
             exchanges,
@@ -110,6 +116,7 @@ impl Keeper {
             news,
             heard,
             next_number: 0,
+            judged_by,
         }
     }
 
@@ -156,6 +163,7 @@ impl Keeper {
         }
         let own = *self.context.known_as.borrow();
         let quiet_look = self.take_peers(own);
+        self.take_who_is_out(own);
         self.end_what_changed();
         let now = Instant::now();
         self.ask_who(now);
@@ -190,6 +198,28 @@ impl Keeper {
             }
         }
         have_hours.then(|| Instant::now() + LIVE_QUIET_LOOK)
+    }
+
+    /// Takes over who is out: with a station that is, by whatever address, no link is kept; who was is asked again.
+    fn take_who_is_out(&mut self, own: PeerId) {
+        let neighbours = Arc::clone(&self.context.neighbours.borrow());
+        let is_news = !Arc::ptr_eq(&neighbours, &self.judged_by.0) || own != self.judged_by.1;
+        for candidate in self.candidates.values_mut() {
+            match candidate.who {
+                Who::NoPeer if is_news => {
+                    candidate.who = candidate
+                        .address
+                        .peer_id()
+                        .map_or(Who::Unknown, Who::Station);
+                }
+                Who::Station(peer) if peer == own || neighbours.out.contains(&peer) => {
+                    stop(candidate);
+                    candidate.who = Who::NoPeer;
+                }
+                Who::Unknown | Who::Asked | Who::NoPeer | Who::Station(_) | Who::Relay(_) => {}
+            }
+        }
+        self.judged_by = (neighbours, own);
     }
 
     /// What goes over a link with this peer. Into a home relay that is written by its `import` command nothing goes by
@@ -328,7 +358,7 @@ impl Keeper {
             scope: shared,
             relay: match candidate.who {
                 Who::Relay(limits) => Some(limits),
-                Who::Unknown | Who::Asked | Who::Station(_) => None,
+                Who::Unknown | Who::Asked | Who::NoPeer | Who::Station(_) => None,
             },
             graph: context.graph.clone(),
             own,

@@ -21,7 +21,7 @@ use constellation_eventstore::KindSet;
 use super::arriving::{ArrivalError, Arriving};
 use super::board::LinkStats;
 use super::listening::{EVENTS_AT_ONCE, Heard, Listening};
-use super::pushing::{PushError, Pushed, Pushing};
+use super::pushing::{PushError, Pushing};
 use crate::graph::Graph;
 use crate::ingest::{Ingest, IngestError, Scope};
 use crate::limits::{
@@ -197,8 +197,11 @@ impl Link {
                     Err(_) => return Err(LinkEnd::Local("the store is closing".to_owned())),
                 },
                 pushed = pushing.progress(), if offers => {
-                    listening.is_alive();
-                    if pushed.map_err(LinkEnd::of_pushes)? == Pushed::Behind {
+                    let pushed = pushed.map_err(LinkEnd::of_pushes)?;
+                    if pushed.heard {
+                        listening.is_alive();
+                    }
+                    if pushed.behind {
                         self.tell(LinkNews::NeedsExchange).await;
                     }
                 }

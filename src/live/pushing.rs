@@ -3,7 +3,7 @@
 //! Scans the store from where it stood, as the relay does for its subscribers, so nothing is offered that is not stored;
 //! only what is in scope, shared and did not come from that peer, over the link or in an exchange. Many EVENTs are under way at a time,
 //! within a window. What the peer refuses or does not answer is not offered again: the next exchange covers it, and
-//! learns why. Whoever falls too far behind jumps to the present and asks for an exchange. Bounded by the window.
+//! learns why; one is asked for where it refused for the moment only. Whoever falls too far behind jumps to the present and asks for an exchange. Bounded by the window.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -60,12 +60,12 @@ pub(super) enum PushError {
 }
 
 /// What there is to say after a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pushed {
-    /// Nothing.
-    Fine,
-    /// Not all that was new was offered: an exchange is needed.
-    Behind,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Pushed {
+    /// The peer said something: it is there.
+    pub(super) heard: bool,
+    /// Not all that was new was offered, or is offered by nobody any more: an exchange is needed.
+    pub(super) behind: bool,
 }
 
 type Reading = BoxFuture<'static, Result<Slice, IngestError>>;
@@ -91,6 +91,8 @@ pub(super) struct Pushing {
     bytes: usize,
     /// Nothing is offered before.
     paused_until: Option<Instant>,
+    /// Something was refused for the moment.
+    owes: bool,
     /// `auth-required:` in a row.
     unauthenticated: u32,
 }
@@ -121,6 +123,7 @@ impl Pushing {
             answers: FuturesUnordered::new(),
             bytes: 0,
             paused_until: None,
+            owes: false,
             unauthenticated: 0,
         }
     }
@@ -182,21 +185,26 @@ impl Pushing {
                 None => std::future::pending().await,
             }
         };
-        let mut pushed = Pushed::Fine;
+        let mut pushed = Pushed::default();
         tokio::select! {
             biased;
             Some((bytes, since, offered)) = self.answers.next() => {
                 self.bytes -= bytes;
+                pushed.heard = matches!(offered, Offered::Answered(_));
                 self.take_answer(since, offered)?;
             }
-            Some(slice) = self.reading.next() => pushed = self.offer(slice?),
-            () = pause => self.paused_until = None,
+            Some(slice) = self.reading.next() => pushed.behind = self.offer(slice?),
+            () = pause => {
+                self.paused_until = None;
+                pushed.behind = std::mem::take(&mut self.owes);
+            }
         }
         self.read_on();
         Ok(pushed)
     }
 
-    fn offer(&mut self, slice: Slice) -> Pushed {
+    /// Offers what was read; says whether some of what is new was not read.
+    fn offer(&mut self, slice: Slice) -> bool {
         self.position = slice.reached;
         let news_at = self.news_at.unwrap_or_default();
         for (id, json) in slice.events {
@@ -212,10 +220,13 @@ impl Pushing {
         if slice.finished {
             self.news_at = self.more_at.take();
         }
-        if slice.behind {
-            return Pushed::Behind;
-        }
-        Pushed::Fine
+        slice.behind
+    }
+
+    /// An event was refused for the moment: nothing is offered for a while, and then an exchange offers it again.
+    fn owe(&mut self) {
+        self.owes = true;
+        self.paused_until = Some(Instant::now() + PAUSE_MAX);
     }
 
     fn take_answer(&mut self, since: Duration, offered: Offered) -> Result<(), PushError> {
@@ -225,6 +236,7 @@ impl Pushing {
             Offered::Ended(error) => return Err(error.into()),
             Offered::Withdrawn => {
                 count(&self.stats.refused_out);
+                self.owe();
                 return Ok(());
             }
         };
@@ -241,8 +253,8 @@ impl Pushing {
             }
             (false, prefix) => {
                 count(&self.stats.refused_out);
-                if prefix == ReasonPrefix::RateLimited {
-                    self.paused_until = Some(Instant::now() + PAUSE_MAX);
+                if matches!(prefix, ReasonPrefix::RateLimited | ReasonPrefix::Error) {
+                    self.owe();
                 }
             }
         }

@@ -245,6 +245,16 @@ impl Default for Deadlines {
     }
 }
 
+impl Deadlines {
+    /// The same, but an exchange that takes long is cut off: others are waiting for the next run.
+    pub(super) fn of_brief_runs(self) -> Self {
+        Self {
+            exchange: self.exchange.min(limits::LIVE_EXCHANGE_DEADLINE),
+            ..self
+        }
+    }
+}
+
 impl ScopeOptions {
     /// What these options share with stations, which may push it to us. Under `n2` nothing, while no member is known.
     pub fn shared(&self, graph: &Graph) -> Scope {

@@ -175,7 +175,11 @@ pub fn plan(
         is_brief: request.brief,
         names_peers: !request.peers.is_empty(),
         graph: GraphSizes::of(graph),
-        deadlines,
+        deadlines: if request.brief {
+            deadlines.of_brief_runs()
+        } else {
+            deadlines
+        },
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The only file with `unsafe`: LMDB must be opened by one process at a time (the station's kernel lock sees to
 //! that) and resized while nobody reads (the [`Gate`] sees to that: every [`ReadTxn`] is counted, and whatever else
-//! looks at the map). Pages that a transaction changed wait in memory, at most 8,191 of them (32 MB; a feature of the
+//! looks at the map). Pages that a transaction changed wait in memory, at most 4,095 of them (16 MB; a feature of the
 //! library, set in Cargo.toml): what is over goes to the file early, where nothing refers to it before the commit.
 //! Not through a writable map: there a full disk is a signal, not an error. Worst case: growing waits for the longest
 //! snapshot, at most its deadline.
