@@ -10,6 +10,8 @@ mod echo;
 mod many;
 #[path = "live/relays.rs"]
 mod relays;
+#[path = "live/troubles.rs"]
+mod troubles;
 #[path = "live/twenty.rs"]
 mod twenty;
 

@@ -6,7 +6,7 @@
 //! captain ─► ledger ─┘                               ├─► wanted   to the carrier: whom to stay connected with
 //!                                                    ├─► places   to the carrier: where these and the found ones are
 //!                                                    ├─► relays   to the carrier: who offers to relay
-//!                                                    ├─► out      to runs: who is configured, and revoked
+//!                                                    ├─► out      to runs and live links: who is revoked
 //!                                                    └─► version  to gossip: there is something to tell
 //! ```
 //!
@@ -93,6 +93,8 @@ pub struct Registry {
     relays: watch::Sender<Arc<Vec<PeerId>>>,
     constellation: watch::Sender<ConstellationId>,
     out: watch::Sender<Arc<BTreeSet<PeerId>>>,
+    /// Those of them whom the configuration names, as last warned of.
+    named_in_vain: watch::Sender<Arc<BTreeSet<PeerId>>>,
     version: watch::Sender<u64>,
     /// Who is served at present.
     pub(super) visits: Visits,
@@ -168,6 +170,7 @@ impl Registry {
             relays: watch::Sender::default(),
             constellation: watch::Sender::new(constellation),
             out: watch::Sender::default(),
+            named_in_vain: watch::Sender::default(),
             version: watch::Sender::new(0),
             visits: Visits::default(),
         };
@@ -200,7 +203,7 @@ impl Registry {
         self.relays.subscribe()
     }
 
-    /// Peers that the configuration names although they are revoked: nobody exchanges with them.
+    /// Who is revoked: nobody exchanges with them though they are configured, and no live link is kept with them.
     pub fn out(&self) -> watch::Receiver<Arc<BTreeSet<PeerId>>> {
         self.out.subscribe()
     }
@@ -337,11 +340,20 @@ impl Registry {
         replace(&self.relays, inner.relays());
         replace(&self.found, found);
         replace(&self.wanted, wanted);
-        let out = inner.named_in_vain();
-        for peer in out.difference(&self.out.borrow()) {
+        replace(
+            &self.out,
+            inner
+                .standing
+                .revoked
+                .keys()
+                .copied()
+                .collect::<BTreeSet<_>>(),
+        );
+        let named_in_vain = inner.named_in_vain();
+        for peer in named_in_vain.difference(&self.named_in_vain.borrow()) {
             tracing::warn!(%peer, "a peer of the configuration is revoked here: it is left out of runs (constellation peers allow brings it back)");
         }
-        replace(&self.out, out);
+        replace(&self.named_in_vain, named_in_vain);
     }
 
     /// Signs our card if what it says has changed, or it is old.

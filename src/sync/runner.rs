@@ -37,7 +37,7 @@ pub struct SyncOptions {
 pub struct Neighbours {
     /// Peers that were found or added by a command; a configured one keeps what is configured of it.
     pub found: Vec<PeerAddress>,
-    /// Configured peers that are revoked: nobody exchanges with them.
+    /// Who is revoked: nobody exchanges with them, though they are configured, and no live link is kept with them.
     pub out: BTreeSet<PeerId>,
 }
 
