@@ -101,21 +101,14 @@ impl<'s> Newest<'s> {
     }
 }
 
-/// Whose follow lists may have changed.
-#[derive(Debug, Default)]
-pub(super) struct Changed {
-    pub(super) authors: HashSet<AuthorKey>,
-    /// Those who asked to vanish: what they leave behind goes in slices, so their lists must be looked at once more.
-    pub(super) vanishing: HashSet<AuthorKey>,
-}
-
-/// Looks at what was stored after `after`, as far as it is by somebody who `is_held`; gives where it ended.
+/// Whose follow lists may have changed by what was stored after `after`, as far as they are of somebody who `is_held`; and where
+/// the look ended. What is taken or hidden without an event of its author is not seen here.
 pub(super) fn changed_since(
     store: &Store,
     after: Sequence,
     is_held: impl Fn(&AuthorKey) -> bool,
-) -> Result<(Sequence, Changed), StoreError> {
-    let mut changed = Changed::default();
+) -> Result<(Sequence, HashSet<AuthorKey>), StoreError> {
+    let mut changed = HashSet::new();
     let mut at = after;
     loop {
         let snapshot = store.snapshot()?;
@@ -126,10 +119,7 @@ pub(super) fn changed_since(
             }
             match snapshot.author_of(record) {
                 Ok(author) if is_held(&author) => {
-                    if record.kind() == VANISH {
-                        changed.vanishing.insert(author);
-                    }
-                    changed.authors.insert(author);
+                    changed.insert(author);
                     ControlFlow::Continue(())
                 }
                 Ok(_) => ControlFlow::Continue(()),

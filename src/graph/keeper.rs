@@ -6,7 +6,7 @@
 //! later one. A store that cannot be read leaves the last graph in force. Worst case: the bounds of its parts, and one look
 //! at each record that was stored since the last time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,8 +70,8 @@ struct Work {
     follows: Follows,
     /// Where the store was when it was last looked at; `None`: not yet.
     read_up_to: Option<Sequence>,
-    /// Whose lists are to be read once more.
-    vanishing: HashSet<AuthorKey>,
+    /// What sweeping had done when the lists were read.
+    swept: u64,
     /// By the last look at files and cards; `None`: not yet.
     roots: Option<Roots>,
     authors_max: usize,
@@ -92,7 +92,7 @@ impl GraphKeeper {
                     sources: Sources::new(kept),
                     follows: Follows::default(),
                     read_up_to: None,
-                    vanishing: HashSet::new(),
+                    swept: 0,
                     roots: None,
                     authors_max: 0,
                     is_computed: false,
@@ -250,6 +250,12 @@ impl Work {
     /// Forgets the follow lists that may have changed.
     fn look_at_store(&mut self, ingest: &Ingest) -> Result<(), StoreError> {
         let store = ingest.store();
+        // Lists may have gone, be hidden, or be shown again, and nobody says whose: all are read anew.
+        let swept = ingest.published().borrow().swept;
+        if std::mem::replace(&mut self.swept, swept) != swept {
+            self.follows = Follows::default();
+            self.is_computed = false;
+        }
         let after = match self.read_up_to {
             Some(after) if !self.follows.is_empty() => after,
             // No list is held: all that are needed are read anew.
@@ -260,8 +266,7 @@ impl Work {
         };
         let follows = &self.follows;
         let (reached, changed) = changed_since(store, after, |author| follows.is_held(author))?;
-        let once_more = std::mem::replace(&mut self.vanishing, changed.vanishing);
-        for author in changed.authors.iter().chain(&once_more) {
+        for author in &changed {
             self.follows.forget(author);
             self.is_computed = false;
         }

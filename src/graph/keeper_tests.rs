@@ -133,6 +133,35 @@ async fn whoever_asks_sees_what_was_stored_before() {
     assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2, 4, 5]));
 }
 
+/// Whom a blocked author follows stayed in the graph until that author, of all people, published something.
+#[tokio::test]
+async fn what_the_captain_blocks_and_shows_again_counts_at_once() {
+    use constellation_eventstore::{Block, BlockTarget};
+
+    use crate::ingest::ListChange;
+    let world = World::new();
+    let keeper = world.keeper(of_members(&[1]));
+    let list = follow_list(2, AT, &[3]);
+    world.store(&[follow_list(1, AT, &[2]), list.clone()]).await;
+    assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2, 3]));
+    for target in [
+        BlockTarget::Author(key(2)),
+        BlockTarget::Event(list.id.to_bytes()),
+    ] {
+        let block = ListChange::Block(Block {
+            target,
+            purged: false,
+            since: AT,
+            reason: String::new(),
+        });
+        world.ingest.change_list(block).await.unwrap();
+        assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2]));
+        let unblock = ListChange::Unblock(target);
+        world.ingest.change_list(unblock).await.unwrap();
+        assert!(holds(&keeper.refreshed().await.unwrap(), &[1, 2, 3]));
+    }
+}
+
 #[tokio::test]
 async fn who_watches_is_told_of_lists_cards_and_options() {
     let world = World::new();

@@ -12,6 +12,9 @@ use super::keys::AuthorKey;
 use super::ranked::{Cut, Graph, Level, RankedAuthor, Why, Whys};
 use crate::limits::GRAPH_FOLLOWS_MAX;
 
+/// Numbers of keys that nobody names any more which are kept, besides as many as there are keys that are named: 6 MB.
+const UNNAMED_NUMBERS_KEPT: usize = 100_000;
+
 /// Who is to be in the graph before anybody is followed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Roots {
@@ -90,8 +93,10 @@ impl Follows {
         authors_max: usize,
         read: ReadFollows<'_, E>,
     ) -> Result<Graph, E> {
-        // Numbers of those who are named no more are not used again.
-        if self.keys.len() > 2 * self.entries_max {
+        // Numbers of those who are named no more are not used again. A member whose list names others every hour must not
+        // fill the memory with all that it ever named: beyond twice what is named now, all is begun anew.
+        let named = self.entries + roots.members.len() + roots.friends.len();
+        if self.keys.len() > 2 * named + UNNAMED_NUMBERS_KEPT {
             *self = Self::bounded(self.entries_max);
         }
         let mut cut = Cut {

@@ -57,6 +57,32 @@ fn ranked(graph: &Graph) -> Vec<(u8, Level, u32)> {
         .collect()
 }
 
+/// A member whose list names others every hour filled the memory with all keys that it ever named.
+#[test]
+fn keys_that_nobody_names_any_more_do_not_pile_up() {
+    let mut follows = Follows::default();
+    let member = roots(&[1]);
+    for hour in 0..400_u32 {
+        follows.forget(&key(1));
+        let graph = follows.rank(&member, 10_000, &mut |author: &AuthorKey| {
+            let named = (0..1_000_u32).map(|number| {
+                let mut key = [9; 32];
+                key[..4].copy_from_slice(&(hour * 1_000 + number).to_be_bytes());
+                key
+            });
+            let list = if author[0] == 1 {
+                named.collect()
+            } else {
+                Vec::new()
+            };
+            Ok::<_, Infallible>(list)
+        });
+        let Ok(graph) = graph;
+        assert_eq!((graph.members, graph.n1), (1, 1_000));
+    }
+    assert!(follows.keys.len() < 110_000, "{}", follows.keys.len());
+}
+
 #[test]
 fn members_then_whom_they_follow_then_whom_those_follow() {
     let mut world = World::of(&[

@@ -20,7 +20,7 @@ use super::flow::Flow;
 use super::inbox::Inbox;
 use super::list::{ListChange, write_list};
 use super::origin::Verdict;
-use super::pipeline::{IngestError, Published, announce};
+use super::pipeline::{IngestError, Published, announce, sweep};
 use super::stages::{self, Cut, Examined, OverlayChange};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_CUT_EVENTS_MIN, COMMIT_EVENTS_MAX, COMMIT_GATHERS_FOR,
@@ -203,7 +203,7 @@ impl Committer {
         }
         for (reply, _slot) in sweeps {
             let now = self.clock.unix_seconds();
-            let result = stages::sweep(&self.store, &mut self.writer, now);
+            let result = sweep(&self.store, &mut self.writer, now, &self.published);
             drop(reply.send(result.map(|report| report.unfinished).map_err(Into::into)));
         }
     }
@@ -286,7 +286,7 @@ impl Committer {
     /// The verdicts are out; what an author who vanished left behind goes now: a slice, and then others have their turn.
     fn sweep_vanished(&mut self) {
         let now = self.clock.unix_seconds();
-        match stages::sweep(&self.store, &mut self.writer, now) {
+        match sweep(&self.store, &mut self.writer, now, &self.published) {
             Ok(report) => self.vanishing = report.unfinished,
             Err(error) => {
                 tracing::error!(%error, "cannot remove what an author who vanished left; it is tried again");

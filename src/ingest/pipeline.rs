@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use constellation_event::{CanonicalKey, UnverifiedEvent};
-use constellation_eventstore::{Blocking, NewOverlayEntry, Sequence, Store, StoreError, Writer};
+use constellation_eventstore::{
+    Blocking, NewOverlayEntry, Sequence, Store, StoreError, SweepReport, Writer,
+};
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::{oneshot, watch};
@@ -87,6 +89,8 @@ pub struct Published {
     pub sequence: Sequence,
     /// Cursor of the ring.
     pub ephemeral: u64,
+    /// How many slices of sweeping took, hid or showed again what had been there: by a request to vanish, by the captain's list.
+    pub swept: u64,
 }
 
 /// The handle on the pipeline. Cheap to clone.
@@ -128,6 +132,7 @@ impl Ingest {
         let first = Published {
             sequence: store.snapshot()?.last_sequence(),
             ephemeral: store.ephemeral_cursor(),
+            swept: 0,
         };
         let published = watch::Sender::new(first);
         let engine = match mode {
@@ -249,7 +254,7 @@ impl Ingest {
         let writer = writer.as_mut().ok_or(IngestError::Closed)?;
         let written = stages::write(writer, &mut batch, now, &Cut::NEVER)?;
         if stages::wants_sweep(&batch) {
-            while stages::sweep(store, writer, now)?.unfinished {}
+            while sweep(store, writer, now, &self.shared.published)?.unfinished {}
         }
         announce(&self.shared.published, store, written.last_sequence);
         Ok(batch
@@ -335,7 +340,7 @@ impl Ingest {
                     let now = inline.clock.unix_seconds();
                     let mut writer = inline.writer.lock().unwrap_or_else(PoisonError::into_inner);
                     let writer = writer.as_mut().ok_or(IngestError::Closed)?;
-                    stages::sweep(&self.shared.store, writer, now)?.unfinished
+                    sweep(&self.shared.store, writer, now, &self.shared.published)?.unfinished
                 }
                 Engine::Threads(threads) => {
                     threads
@@ -365,13 +370,31 @@ impl Ingest {
 }
 
 pub(super) fn announce(published: &watch::Sender<Published>, store: &Store, sequence: Sequence) {
-    let now = Published {
-        sequence,
-        ephemeral: store.ephemeral_cursor(),
-    };
     published.send_if_modified(|last| {
+        let now = Published {
+            sequence,
+            ephemeral: store.ephemeral_cursor(),
+            swept: last.swept,
+        };
         let changed = *last != now;
         *last = now;
         changed
     });
+}
+
+/// One slice of sweeping; who watches what is published hears if it changed what is there.
+///
+/// # Errors
+/// The store's.
+pub(super) fn sweep(
+    store: &Store,
+    writer: &mut Writer,
+    now: u64,
+    published: &watch::Sender<Published>,
+) -> Result<SweepReport, StoreError> {
+    let report = stages::sweep(store, writer, now)?;
+    if report.vanished + report.moderated > 0 {
+        published.send_modify(|published| published.swept += 1);
+    }
+    Ok(report)
 }

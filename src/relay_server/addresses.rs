@@ -10,6 +10,8 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::context::RemoteParty;
+
 /// The connections of each address.
 #[derive(Debug, Default)]
 pub(super) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
@@ -64,8 +66,26 @@ impl Drop for Place {
     }
 }
 
+/// Who is at the other end, as far as it matters for what they may take from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Owner {
+    /// A program on this machine, or an admitted station.
+    Trusted,
+    /// A stranger, and their household if it is known.
+    Stranger(Option<IpAddr>),
+}
+
+impl Owner {
+    pub(super) fn of(party: &RemoteParty) -> Self {
+        if party.is_trusted() {
+            return Self::Trusted;
+        }
+        Self::Stranger(party.address.and_then(|address| household(address.ip())))
+    }
+}
+
 /// What is counted together; `None` on this machine.
-pub(super) fn household(address: IpAddr) -> Option<IpAddr> {
+fn household(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V6(address) => {

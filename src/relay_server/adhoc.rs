@@ -1,13 +1,17 @@
 //! Sets of ids held for negentropy sessions whose filter the store keeps no sums for, bounded over all connections.
 //!
-//! A [`Holding`] is filled, sealed and then read; it lets go of its ids when dropped. When there is no room for more,
-//! the holding that was used least recently loses its ids at once: its session learns so at its next message
-//! (NEG-ERR `closed:`). Worst case: `ids_max` ids of 40 bytes while they are collected, 72 once sealed.
+//! A [`Holding`] is filled, sealed and then read; it lets go of its ids when dropped. When there is no room for more, one
+//! holding loses its ids at once: its session learns so at its next message (NEG-ERR `closed:`). It is one of a stranger
+//! before one of those whom we know, of the household that holds most before others, and of these the one that was used least
+//! recently: whoever asks for much takes it from themselves. Worst case: `ids_max` ids of 40 bytes while they are collected, 72 once sealed.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use constellation_reconcile::{Item, VecSet};
+
+use super::addresses::Owner;
 
 /// The ids of a holding were given up to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,7 @@ struct Ledger {
 
 #[derive(Debug)]
 struct Account {
+    owner: Owner,
     ids: usize,
     used: u64,
     content: Content,
@@ -76,12 +81,13 @@ impl Hoard {
     }
 
     /// An empty holding.
-    pub(super) fn open(self: &Arc<Self>) -> Holding {
+    pub(super) fn open(self: &Arc<Self>, owner: Owner) -> Holding {
         let mut ledger = self.lock();
         let number = ledger.next;
         ledger.next += 1;
         ledger.ticks += 1;
         let account = Account {
+            owner,
             ids: 0,
             used: ledger.ticks,
             content: Content::Collecting(Vec::new()),
@@ -106,15 +112,22 @@ impl Ledger {
         Ok(account)
     }
 
-    /// Gives up the least recently used ids until `more` fit; in the end those of whoever asks.
+    /// Gives up ids until `more` fit; in the end those of whoever asks.
     fn make_room(&mut self, more: usize, ids_max: usize) {
         while self.total + more > ids_max {
-            let oldest = self
+            let mut held: HashMap<Owner, usize> = HashMap::new();
+            for account in self.accounts.values() {
+                *held.entry(account.owner).or_default() += account.ids;
+            }
+            let first = self
                 .accounts
                 .values_mut()
-                .filter(|account| !matches!(account.content, Content::Evicted))
-                .min_by_key(|account| account.used);
-            let Some(account) = oldest else { return };
+                .filter(|account| account.ids > 0)
+                .min_by_key(|account| {
+                    let is_trusted = account.owner == Owner::Trusted;
+                    (is_trusted, Reverse(held[&account.owner]), account.used)
+                });
+            let Some(account) = first else { return };
             self.total -= std::mem::take(&mut account.ids);
             account.content = Content::Evicted;
         }
@@ -134,7 +147,7 @@ impl Holding {
         let count = items.len();
         let ids_max = self.hoard.ids_each_max;
         let mut ledger = self.hoard.lock();
-        if ledger.touch(self.number)?.ids + count > ids_max {
+        if ledger.touch(self.number)?.ids + count > ids_max || count > self.hoard.ids_max {
             return Err(HoldError::TooMany { ids_max });
         }
         ledger.make_room(count, self.hoard.ids_max);
@@ -188,10 +201,33 @@ mod tests {
         (0..count).map(item).collect()
     }
 
+    /// A hostile stranger's sessions, each used all the time, took the ids of everybody else's.
+    #[test]
+    fn whoever_holds_most_makes_room_and_strangers_before_those_whom_we_know() {
+        let household = |n: u8| Owner::Stranger(Some([192, 0, 2, n].into()));
+        let hoard = Arc::new(Hoard::new(6, 20));
+        let station = hoard.open(Owner::Trusted);
+        assert_eq!(station.add(items(6)), Ok(()));
+        let honest = hoard.open(household(1));
+        assert_eq!(honest.add(items(3)), Ok(()));
+        let hostile: Vec<_> = (0..10).map(|_| hoard.open(household(2))).collect();
+        for one in &hostile {
+            assert_eq!(one.add(items(4)), Ok(()));
+        }
+        let known = hoard.open(Owner::Trusted);
+        assert_eq!(known.add(items(6)), Ok(()));
+        for kept in [&station, &honest, &known] {
+            assert_eq!(kept.seal(), Ok(()), "it was not given up");
+        }
+        let left = hostile.iter().filter(|one| one.seal().is_ok()).count();
+        assert_eq!(left, 1);
+    }
+
     #[test]
     fn the_least_recently_used_makes_room_and_all_is_returned_in_the_end() {
         let hoard = Arc::new(Hoard::new(6, 10));
-        let (first, second, third) = (hoard.open(), hoard.open(), hoard.open());
+        let open = || hoard.open(Owner::Trusted);
+        let (first, second, third) = (open(), open(), open());
         assert_eq!(first.add(items(4)), Ok(()));
         assert_eq!(second.add(items(3)), Ok(()));
         assert_eq!(second.add(items(4)), Err(HoldError::TooMany { ids_max: 6 }));
@@ -210,7 +246,7 @@ mod tests {
     #[test]
     fn whoever_finds_no_room_at_all_gives_up_their_own() {
         let hoard = Arc::new(Hoard::new(6, 4));
-        let only = hoard.open();
+        let only = hoard.open(Owner::Stranger(None));
         assert_eq!(only.add(items(3)), Ok(()));
         assert_eq!(only.add(items(3)), Err(HoldError::Evicted));
         assert_eq!(hoard.lock().total, 0);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nostr::filter::Filter;
 
-use super::addresses::household;
+use super::addresses::Owner;
 use super::bounds::{FILTER_BYTES_ADDRESS, FILTER_BYTES_MAX, FILTER_BYTES_STRANGERS};
 use super::context::RemoteParty;
 use crate::protocol::ReasonPrefix;
@@ -42,13 +42,6 @@ pub(super) struct ConnectionFilters {
     memory: Arc<FilterMemory>,
     own: Arc<AtomicUsize>,
     owner: Owner,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Owner {
-    Trusted,
-    /// A stranger, and their household if it is known.
-    Stranger(Option<IpAddr>),
 }
 
 /// Filters, counted while this lives.
@@ -89,15 +82,10 @@ impl FiltersRefused {
 impl ConnectionFilters {
     /// Those of a connection of this party; none yet.
     pub(super) fn of(memory: &Arc<FilterMemory>, party: &RemoteParty) -> Self {
-        let owner = if party.is_trusted() {
-            Owner::Trusted
-        } else {
-            Owner::Stranger(party.address.and_then(|address| household(address.ip())))
-        };
         Self {
             memory: Arc::clone(memory),
             own: Arc::default(),
-            owner,
+            owner: Owner::of(party),
         }
     }
 

@@ -21,6 +21,7 @@ use constellation_reconcile::{
 use nostr::filter::Filter;
 use tokio::time::timeout;
 
+use super::addresses::Owner;
 use super::adhoc::{Evicted, HoldError, Holding};
 use super::context::{ReadError, RelayContext};
 use super::filter_memory::FilterHold;
@@ -139,7 +140,7 @@ impl Session {
         serial: Serial,
         (filter, held): (Filter, FilterHold),
         (name, message): (String, Vec<u8>),
-        (limit, turns): (FrameLimit, Turns),
+        (limit, turns, owner): (FrameLimit, Turns, Owner),
         readership: Readership,
         context: &RelayContext,
     ) -> Self {
@@ -147,7 +148,7 @@ impl Session {
             Some(scope) => Basis::Stored(scope),
             None => Basis::Collecting(Box::new(Collecting {
                 stage: Some(Stage::New(filter, readership)),
-                holding: Arc::new(context.hoard.open()),
+                holding: Arc::new(context.hoard.open(owner)),
             })),
         };
         Self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use constellation_reconcile::FrameLimit;
 use nostr::filter::Filter;
 
+use super::addresses::Owner;
 use super::connection::{Connection, SessionSlot};
 use super::context::ReadError;
 use super::counting::{CountRequest, CountTicket};
@@ -156,7 +157,7 @@ impl Connection {
             serial,
             (filter, held),
             (name.clone(), message),
-            (limit, self.turns.clone()),
+            (limit, self.turns.clone(), Owner::of(&self.visitor.party)),
             self.authentication.readership().clone(),
             &self.context,
         );

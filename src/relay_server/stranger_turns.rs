@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::addresses::household;
+use super::addresses::Owner;
 use super::context::{ReadError, RemoteParty};
 
 /// Where all strangers' turns are.
@@ -49,10 +49,9 @@ impl StrangerTurns {
 
     /// The turns of this party's connection.
     pub(super) fn of(&self, party: &RemoteParty) -> Turns {
-        if party.is_trusted() {
+        let Owner::Stranger(household) = Owner::of(party) else {
             return Turns::Trusted;
-        }
-        let household = party.address.and_then(|address| household(address.ip()));
+        };
         let own = household.map(|household| {
             let mut households = self
                 .households

@@ -32,6 +32,21 @@ impl History {
         }
     }
 
+    /// Works on the file, which may have tens of megabytes, off the runtime. Once begun the work is done, also if nobody waits
+    /// for it any more.
+    ///
+    /// # Errors
+    /// [`HistoryError`]: the work's, or the runtime is shutting down.
+    pub(super) async fn off_the_runtime<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, HistoryError> + Send + 'static,
+    ) -> Result<T, HistoryError> {
+        let history = self.clone();
+        tokio::task::spawn_blocking(move || work(&history))
+            .await
+            .map_err(|error| self.error(error.into()))?
+    }
+
     fn error(&self, source: io::Error) -> HistoryError {
         HistoryError {
             path: self.path.clone(),
@@ -39,7 +54,7 @@ impl History {
         }
     }
 
-    /// Appends a run, durably. Keeps between one and two times the bound.
+    /// Appends a run, durably. Keeps between one and two times the bound. Blocks.
     ///
     /// # Errors
     /// [`HistoryError`].
@@ -108,7 +123,7 @@ impl History {
         Ok(runs)
     }
 
-    /// When each peer last converged, in Unix seconds, as far as history goes back.
+    /// When each peer last converged, in Unix seconds, as far as history goes back. Blocks.
     ///
     /// # Errors
     /// [`HistoryError`].

@@ -112,7 +112,7 @@ pub async fn run(
         Err(error) => return Err(error.into()),
     };
     let history = History::in_folder(state);
-    let successes = history.last_successes()?;
+    let successes = history.off_the_runtime(History::last_successes).await?;
     let mut memory = {
         let state = state.clone();
         tokio::task::spawn_blocking(move || PeerMemory::load(&state))
@@ -179,7 +179,10 @@ pub async fn run(
         uploaded = report.totals.uploaded, duration_ms = report.duration_ms, "run ended"
     );
     if !(plan.is_brief && report.outcome == Outcome::Converged) {
-        history.append(&report)?;
+        let told = report.clone();
+        history
+            .off_the_runtime(move |history| history.append(&told))
+            .await?;
     }
     let saving = tokio::task::spawn_blocking(move || memory.save());
     let saved = saving.await.map_err(std::io::Error::from);
