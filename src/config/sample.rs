@@ -64,7 +64,7 @@ const SAMPLE: &str = r#"# Configuration of a Constellation station.
 # A write policy plugin as strfry has them (a line of JSON in, a line out), as the words of a command; none by default. It
 # is asked about verified events before they are stored, by the ways that plugin_asks names; never about constellation import.
 #plugin = ["/usr/local/bin/policy"]
-# How long an event may wait for its answer, at most a minute.
+# How long it may take to answer about one event, at most a minute; before that, an event waits as long at most for its turn.
 #plugin_timeout = "5s"
 # What is done with an event while the plugin does not answer, or does not run: "reject" (whoever offered it may try
 # again, and the next run fetches it) or "accept".

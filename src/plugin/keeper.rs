@@ -18,12 +18,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::line::read_answer;
 use super::options::PluginOptions;
+use super::pace::Pace;
 use super::troubles::{Trouble, Troubles};
 use super::{Asked, Ruling};
 use crate::child_process::{ChildProcess, Listening};
 use crate::limits::{
     PLUGIN_LINE_BYTES, PLUGIN_OUTGOING_BYTES, PLUGIN_PAUSE_FIRST, PLUGIN_PAUSE_MAX,
-    PLUGIN_QUESTIONS_MAX, PLUGIN_REAP_DEADLINE,
+    PLUGIN_REAP_DEADLINE,
 };
 
 /// Keeps the plugin running. See [`Plugin::new`](super::Plugin::new).
@@ -152,7 +153,8 @@ struct Talk {
     /// How long it may answer nothing while it is asked something.
     silence: Duration,
     /// Who waits for an answer about an id, in the order in which they asked.
-    waiting: HashMap<[u8; 32], VecDeque<oneshot::Sender<Ruling>>>,
+    waiting: HashMap<[u8; 32], VecDeque<(Instant, oneshot::Sender<Ruling>)>>,
+    pace: Pace,
     /// How many wait.
     questions: usize,
     outgoing: Vec<u8>,
@@ -169,6 +171,7 @@ impl Talk {
             output: BufReader::new(output),
             silence,
             waiting: HashMap::new(),
+            pace: Pace::within(silence),
             questions: 0,
             outgoing: Vec::new(),
             line: Vec::new(),
@@ -180,7 +183,7 @@ impl Talk {
     async fn go_on(&mut self, keeper: &mut PluginKeeper) -> Stopped {
         loop {
             let silent_until = self.heard + self.silence;
-            let has_room = self.questions < PLUGIN_QUESTIONS_MAX
+            let has_room = self.questions < self.pace.at_a_time()
                 && self.outgoing.len() < PLUGIN_OUTGOING_BYTES;
             tokio::select! {
                 biased;
@@ -214,18 +217,19 @@ impl Talk {
 
     fn put(&mut self, asked: Asked) {
         // Nobody waits for it any more: its time was up in the queue.
-        if asked.reply.is_closed() {
+        if asked.handed_over.send(()).is_err() {
             return;
         }
+        let now = Instant::now();
         if self.questions == 0 {
-            self.heard = Instant::now();
+            self.heard = now;
         }
         self.questions += 1;
         self.outgoing.extend_from_slice(asked.line.as_bytes());
         self.waiting
             .entry(asked.id)
             .or_default()
-            .push_back(asked.reply);
+            .push_back((now, asked.reply));
     }
 
     /// Takes a piece of output; nothing if there is garbage in it.
@@ -254,7 +258,10 @@ impl Talk {
         }
         self.questions -= 1;
         (self.heard, self.has_answered) = (Instant::now(), true);
+        let (since, reply) = reply?;
+        self.pace.answered_after(self.heard - since);
         // Whoever asked may have gone.
-        reply.map(|reply| drop(reply.send(ruling)))
+        drop(reply.send(ruling));
+        Some(())
     }
 }

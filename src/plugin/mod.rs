@@ -9,11 +9,13 @@
 //! time, answers are matched by the event's id. **It never blocks the station**: a plugin that does not answer in time, dies,
 //! does not start or answers garbage is started anew with growing pauses, and the configured policy decides meanwhile; that is
 //! counted, and logged at most once a minute. About which events it is asked the captain says ([`AskedAbout`]); never about
-//! `constellation import`. Worst case: each question waits for the configured time, and of many that come together a few.
+//! `constellation import`. It has as many questions before it as it answers well in time (`pace`), the others wait here. Worst case: each question waits
+//! for twice the configured time, and of many that come together a few.
 
 mod keeper;
 mod line;
 mod options;
+mod pace;
 mod screen;
 mod troubles;
 
@@ -51,6 +53,8 @@ pub enum Ruling {
 struct Asked {
     id: [u8; 32],
     line: String,
+    /// Told when the program is handed the question: from then on it has its time.
+    handed_over: oneshot::Sender<()>,
     reply: oneshot::Sender<Ruling>,
 }
 
@@ -98,7 +102,8 @@ impl Plugin {
         options.asks.contains(&source).then_some(options)
     }
 
-    /// Asks; answers within the time that the options give.
+    /// Asks; answers within the time that the options give, counted from when the program is handed the question. For that it
+    /// waits as long at most.
     ///
     /// Cancel safety: the plugin may have been asked.
     pub async fn ask(&self, options: &PluginOptions, question: &Question<'_>) -> Ruling {
@@ -111,17 +116,26 @@ impl Plugin {
     /// What it answers, if it does in time.
     async fn answer(&self, options: &PluginOptions, question: &Question<'_>) -> Option<Ruling> {
         self.start();
+        let (handed_over, is_handed_over) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             id: question.id,
             line: question.to_line(),
+            handed_over,
             reply,
         };
-        let waiting = async {
+        let handing_over = async {
             self.questions.send(asked).await.ok()?;
-            answer.await.ok()
+            is_handed_over.await.ok()
         };
-        let trouble = match timeout(options.timeout, waiting).await {
+        let answered = match timeout(options.timeout, handing_over).await {
+            Ok(Some(())) => timeout(options.timeout, answer)
+                .await
+                .map(|answer| answer.ok()),
+            Ok(None) => Ok(None),
+            Err(elapsed) => Err(elapsed),
+        };
+        let trouble = match answered {
             Ok(Some(ruling)) => return Some(ruling),
             Ok(None) => Trouble::Down,
             Err(_) => Trouble::Late,

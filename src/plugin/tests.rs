@@ -237,3 +237,26 @@ async fn more_questions_than_it_takes_wait_and_none_is_lost() {
     assert!(rulings.iter().all(|ruling| *ruling == rejected));
     kept.tasks.end().await;
 }
+
+/// All questions were written at once, and each was given up five seconds after it was asked: a slow plugin ruled about events
+/// that nobody waited for any more, for ever.
+#[tokio::test]
+async fn a_slow_plugin_is_not_buried_under_questions_that_nobody_waits_for() {
+    let slow = r#"while read -r line; do sleep 0.2; printf '%s\n' "$line" |
+        sed -e 's/.*"id":"\([0-9a-f]*\)".*/{"id":"\1","action":"accept"}/'; done"#;
+    let timeout = Duration::from_secs(2);
+    let kept = Kept::start(options(slow, timeout, PluginFailure::Reject));
+    let crowd = futures_util::future::join_all((0..60).map(|number| kept.ask(number, "accept")));
+    let answered = crowd.await;
+    let accepted = answered
+        .iter()
+        .filter(|ruling| **ruling == Ruling::Accept)
+        .count();
+    // Two seconds of waiting at five rulings a second, and those it had then.
+    assert!((1..=25).contains(&accepted), "{accepted} of 60");
+    // Whoever comes afterwards finds nobody in the way.
+    for number in 100..103 {
+        assert_eq!(kept.ask(number, "accept").await, Ruling::Accept);
+    }
+    kept.tasks.end().await;
+}
