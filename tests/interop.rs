@@ -5,6 +5,8 @@
 
 #[path = "interop/events.rs"]
 mod events;
+#[path = "interop/khatru.rs"]
+mod khatru;
 #[path = "interop/support.rs"]
 mod support;
 

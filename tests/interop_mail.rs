@@ -1,13 +1,19 @@
 //! Reports by mail, through a server that others wrote: encryption, login, what arrives, and what goes wrong.
 //!
-//! `tests/interop/install.sh` installs aiosmtpd. Where it is missing, the tests say so and pass; with `CI=true` they fail.
+//! `tests/interop/install.sh` installs aiosmtpd and mailpit. Where one is missing, its tests say so and pass; with `CI=true`
+//! they fail.
 
 mod common;
 #[path = "interop/mail.rs"]
 mod mail;
+#[path = "interop/mailpit.rs"]
+mod mailpit;
+
+use std::path::Path;
 
 use common::{Home, Station, author, nobody, notes, now, wait_for};
 use mail::{Authority, MailServer, PASSWORD, Serves, USER};
+use mailpit::Mailpit;
 use serde_json::Value;
 
 /// A station that others exchange with, and one that reports every run with it by mail.
@@ -38,14 +44,20 @@ impl Two {
 
     /// The same, with login and the authority that vouches for the server.
     fn configure_whole(&self, peer: &Station<'_>, server: &MailServer, encryption: &str) {
+        let authority = server.authority_file();
+        self.configure_login(peer, (server.port(), &authority), encryption);
+    }
+
+    /// The same for any server, by its port and the certificate of who vouches for it.
+    fn configure_login(&self, peer: &Station<'_>, server: (u16, &Path), encryption: &str) {
+        let (port, authority) = server;
         let password = self.home.data().with_file_name("password");
         std::fs::write(&password, format!("{PASSWORD}\n")).expect("our own folder");
         common::set_mode(&password, 0o600);
         let further = format!(
-            "smtp_encryption = \"{encryption}\"\nsmtp_user = \"{USER}\"\npassword_file = {password:?}\nca_file = {:?}\n",
-            server.authority_file()
+            "smtp_encryption = \"{encryption}\"\nsmtp_user = \"{USER}\"\npassword_file = {password:?}\nca_file = {authority:?}\n"
         );
-        self.configure(peer.address(), server.port(), &further);
+        self.configure(peer.address(), port, &further);
     }
 }
 
@@ -137,6 +149,38 @@ fn a_mail_arrives_encrypted_and_says_what_the_run_says() {
         assert!(sent.out.contains(answer), "{sent:?}");
         station.stop();
     }
+}
+
+/// By a server whose mailbox is read back, which takes mails apart by itself, and knows what mail clients show of a page.
+#[test]
+fn mailpit_shows_what_the_run_says_and_knows_of_no_client_that_would_not() {
+    let authority = Authority::new();
+    let Some(server) = Mailpit::start(&authority) else {
+        return;
+    };
+    let two = Two::new();
+    let station = two.peer.start();
+    two.configure_login(&station, (server.port(), &authority.file()), "starttls");
+    let run = two.home.sync(&[], 0);
+    let mails = server.mails();
+    let [mail] = &mails[..] else {
+        panic!("one mail: {mails:?}");
+    };
+    let parts = serde_json::json!({ "text": mail["Text"], "html": mail["HTML"] });
+    assert_tells(&parts, &run);
+    assert_eq!(mail["To"][0]["Address"], "captain@example.org", "{mail}");
+    assert_eq!(mail["From"]["Address"], USER, "{mail}");
+    let subject = mail["Subject"].as_str().expect("a subject");
+    assert!(
+        subject.contains("Étoile") && subject.contains("all is well"),
+        "{subject}"
+    );
+    assert_eq!(mail["Attachments"], serde_json::json!([]), "{mail}");
+    let check = server.html_check(mail);
+    let supported = check["Total"]["Supported"].as_f64().expect("percent");
+    println!("shown by mail clients: {}", check["Total"]);
+    assert!(supported > 80.0, "{check}");
+    station.stop();
 }
 
 #[test]

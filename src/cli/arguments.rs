@@ -60,7 +60,7 @@ pub(super) enum Command {
     /// Let stations converge before your eyes, each with its own data and relay
     Demo(DemoArguments),
     /// How the station is: events, last run, peers
-    Status(JsonArguments),
+    Status(StatusArguments),
     /// What is told of a run: for people, as a page, or sent
     Report(ReportArguments),
     /// Past runs, the newest last
@@ -109,6 +109,10 @@ pub(super) enum Command {
     },
     /// Measure this machine: imports, exchanges near and far
     Bench(BenchArguments),
+    /// Write what has a shell complete these commands
+    Completions(CompletionsArguments),
+    /// Write the manual: one page to standard output, or all pages into a folder
+    Man(ManArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -244,6 +248,30 @@ pub(super) struct JsonArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// Go on showing it, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub(super) watch: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArguments {
+    /// Which shell
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManArguments {
+    /// Write a page for each command here
+    #[arg(value_name = "DIR")]
+    pub(super) folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct SyncArguments {
     /// Only the last N days; 0 is the whole history
     #[arg(long, value_name = "N", conflicts_with_all = ["since", "full"])]
@@ -319,6 +347,9 @@ pub(super) struct InitArguments {
     /// Write to standard output instead of the configuration file
     #[arg(long)]
     pub(super) stdout: bool,
+    /// Write the page docs/configuration.md to standard output
+    #[arg(long, hide = true, conflicts_with_all = ["stdout", "accept_constellation"])]
+    pub(super) reference: bool,
     /// Confirm that the events stored here may be shared with the constellation that the configuration names now
     #[arg(long, conflicts_with = "stdout")]
     pub(super) accept_constellation: bool,

@@ -1,6 +1,6 @@
 //! How a command ends.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::{ExitCode, Termination};
 
 use crate::control::{CommandError, ControlError, ExitReason};
@@ -172,12 +172,6 @@ impl From<std::io::Error> for Failure {
 /// That of standard output; a reader who has gone ends the command quietly.
 pub(super) fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
-}
-
-/// Colours only on a terminal, and not where NO_COLOR says so.
-pub(super) fn colours_wanted() -> bool {
-    std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

@@ -4,13 +4,17 @@ use std::io::Write;
 
 use super::arguments::{Global, InitArguments};
 use super::exit::{Exit, Failure};
-use crate::config::sample;
+use crate::config::{reference_page, sample};
 use crate::daemon::accept_constellation;
 use crate::random::Random;
 
 pub(super) async fn init(global: &Global, arguments: &InitArguments) -> Result<Exit, Failure> {
     if arguments.stdout {
         std::io::stdout().write_all(sample().as_bytes())?;
+        return Ok(Exit::Done);
+    }
+    if arguments.reference {
+        std::io::stdout().write_all(reference_page().as_bytes())?;
         return Ok(Exit::Done);
     }
     if arguments.accept_constellation {

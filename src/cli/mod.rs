@@ -24,12 +24,15 @@ mod pair_arguments;
 mod pair_sides;
 mod pairs;
 mod progress;
+mod reference;
 mod report;
 mod run;
 mod status;
 mod sync;
 mod table;
+mod terminal;
 mod tunnel;
+mod watch;
 
 use clap::Parser;
 
@@ -98,6 +101,8 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Block(command) => moderation::block(&global, command).await,
         Command::Unblock(command) => moderation::unblock(&global, command).await,
         Command::Purge(command) => moderation::purge(&global, command).await,
+        Command::Completions(command) => reference::completions(&command),
+        Command::Man(command) => reference::man(&command),
         Command::Init(command) => init::init(&global, &command).await,
         Command::Astroport {
             command: AstroportCommand::Trigger(command),
@@ -122,6 +127,6 @@ fn start_log(arguments: &Arguments) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(exit::colours_wanted())
+        .with_ansi(terminal::colours_wanted())
         .init();
 }

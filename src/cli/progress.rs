@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::exit::colours_wanted;
+use super::terminal::colours_wanted;
 use crate::transfer::TransferProgress;
 
 /// One bar for each peer.

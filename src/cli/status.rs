@@ -1,35 +1,74 @@
 //! `constellation status`.
 
 use super::access::Access;
-use super::arguments::{Global, JsonArguments};
+use super::arguments::{Global, StatusArguments};
 use super::exit::{Exit, Failure};
-use super::table::{aligned, bytes, seconds, thousands};
+use super::table::{aligned, bytes, seconds, since, thousands, until};
+use super::watch::watch;
 use crate::control::{self, StatusReport, TunnelsReport};
 use crate::live::{LiveReport, Opened};
 use crate::schedule::DueReason;
+use crate::time::Clock;
 use crate::tunnel::{CarrierKind, Path};
 
-pub(super) async fn status(global: &Global, arguments: &JsonArguments) -> Result<Exit, Failure> {
-    let report = match global.access().await? {
-        Access::Running(station) => station.status().await?,
-        Access::Own(station) => {
-            let report = control::status(&station.control_context(station.tasks().clone())).await;
-            station.close().await;
-            report?
-        }
-    };
+pub(super) async fn status(global: &Global, arguments: &StatusArguments) -> Result<Exit, Failure> {
+    if arguments.watch {
+        return watch(global).await;
+    }
+    let report = report(global).await?;
     if arguments.json {
         outln!(
             "{}",
             serde_json::to_string(&report).map_err(Failure::local)?
         );
     } else {
-        outln!("{}", as_text(&report).trim_end());
+        let now = Clock::system().unix_seconds();
+        outln!("{}", as_text(&report, now).trim_end());
     }
     Ok(Exit::Done)
 }
 
-fn as_text(report: &StatusReport) -> String {
+/// How the station is.
+pub(super) async fn report(global: &Global) -> Result<StatusReport, Failure> {
+    match global.access().await? {
+        Access::Running(station) => Ok(station.status().await?),
+        Access::Own(station) => {
+            let report = control::status(&station.control_context(station.tasks().clone())).await;
+            station.close().await;
+            Ok(report?)
+        }
+    }
+}
+
+/// In one line, which stays the same as long as nothing happens.
+pub(super) fn in_brief(report: &StatusReport) -> String {
+    let running = if report.running {
+        "running"
+    } else {
+        "not running"
+    };
+    let links = report
+        .tunnels
+        .as_ref()
+        .map_or(0, |tunnels| tunnels.carrier.links.len());
+    let last = match &report.last_run {
+        _ if report.run_in_progress => "run in progress".to_owned(),
+        None => "no run yet".to_owned(),
+        Some(run) => format!("last run {} at {}", run.outcome, run.started_at),
+    };
+    let next = report.next_run_at.as_deref().unwrap_or("none by itself");
+    let mut text = format!(
+        "{running}, {} events, {links} stations connected, {last}, next run {next}",
+        report.events
+    );
+    if let Some(why) = &report.halted {
+        text.push_str(&format!(", halted: {why}"));
+    }
+    text
+}
+
+/// In words for people, at this moment (Unix seconds).
+pub(super) fn as_text(report: &StatusReport, now: u64) -> String {
     let mut rows = vec![
         vec![
             "station".to_owned(),
@@ -45,8 +84,8 @@ fn as_text(report: &StatusReport) -> String {
                 bytes(report.store_bytes)
             ),
         ],
-        vec!["last run".into(), last_run(report)],
-        vec!["next run".into(), next_run(report)],
+        vec!["last run".into(), last_run(report, now)],
+        vec!["next run".into(), next_run(report, now)],
     ];
     let blocked = &report.blocked;
     if blocked.authors + blocked.events > 0 {
@@ -130,10 +169,11 @@ fn running(report: &StatusReport) -> String {
     }
 }
 
-fn next_run(report: &StatusReport) -> String {
+fn next_run(report: &StatusReport, now: u64) -> String {
     let Some(at) = &report.next_run_at else {
         return "none by itself".into();
     };
+    let shown = until(at, now).map_or_else(|| at.clone(), |until| format!("{until} ({at})"));
     let why = match report.next_run_why {
         Some(DueReason::Start) => "the station has started",
         Some(DueReason::Schedule) => "by the schedule",
@@ -141,21 +181,24 @@ fn next_run(report: &StatusReport) -> String {
         Some(DueReason::Found) => "a station was found",
         Some(DueReason::Missed) => "the last run did not reach everybody",
         Some(DueReason::Carrier) => "what carries the tunnels is back",
-        None => return at.clone(),
+        None => return shown,
     };
-    format!("{at}: {why}")
+    format!("{shown}: {why}")
 }
 
-fn last_run(report: &StatusReport) -> String {
+fn last_run(report: &StatusReport, now: u64) -> String {
     if report.run_in_progress {
         return "in progress".into();
     }
     match &report.last_run {
         None => "never".into(),
         Some(run) => format!(
-            "{} at {}: {} stored, {} uploaded, {} of {} peers, {}",
+            "{} {}: {} stored, {} uploaded, {} of {} peers, {}",
             run.outcome,
-            run.started_at,
+            since(&run.started_at, now).map_or_else(
+                || format!("at {}", run.started_at),
+                |since| format!("{since} ({})", run.started_at)
+            ),
             run.totals.stored,
             run.totals.uploaded,
             run.totals.peers_succeeded,

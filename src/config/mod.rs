@@ -6,6 +6,7 @@
 
 mod astroport;
 mod home;
+mod reference;
 mod sample;
 mod tunnel;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer};
 
 pub use astroport::AstroportOptions;
+pub use reference::page as reference_page;
 pub use sample::sample;
 pub use tunnel::{Kademlia, KuboOptions, KuboUse, TunnelOptions};
 

@@ -150,7 +150,8 @@ impl<'a> RelayMessage<'a> {
                 subscription: text_at(1)?,
                 message: hex::decode(&text_at(2)?).ok_or(RelayMessageError::Malformed)?,
             },
-            "NEG-ERR" => Self::NegError {
+            // As go-nostr has it, and with it relays by khatru.
+            "NEG-ERR" | "NEG-ERROR" => Self::NegError {
                 subscription: text_at(1)?,
                 reason: reason_at(2),
                 cap: elements.items.get(3).and_then(|raw| raw.get().parse().ok()),

@@ -93,7 +93,7 @@ impl SessionError {
     fn takes_too_long() -> Self {
         Self::new(
             ReasonPrefix::Blocked,
-            "the answer takes too long: ask for less at a time",
+            "too big to be compared in time: ask for less at once",
         )
     }
 }

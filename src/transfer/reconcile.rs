@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use constellation_eventstore::{
-    Lapse, OutsiderWalk, Overlay, OverlayReason, Progress, SetScope, Store, StoredSet,
+    Lapse, OutsiderWalk, Overlay, OverlayReason, Progress, SetScope, Store, StoreError, StoredSet,
 };
 use constellation_reconcile::{
     Difference, FrameLimit, Initiator, Overlaid, ReconcileError, Step, VecSet,
@@ -367,9 +367,15 @@ impl Session {
                 let snapshot = store.snapshot()?;
                 let base = StoredSet::new(&snapshot, scope);
                 let set = Overlaid::new(&base, &overlay.refused, &overlay.refused_by);
-                initiator
-                    .reconcile(&set, message, difference)
-                    .map_err(failure)
+                let taken = initiator.reconcile(&set, message, difference);
+                taken.map_err(|error| match error {
+                    // What a message asks for is the peer's doing: our store did not fail. Less at a time takes less time.
+                    ReconcileError::Set(StoreError::SnapshotExpired) => TransferError::TooBig {
+                        cap: None,
+                        text: "its message takes too long to answer here".to_owned(),
+                    },
+                    error => failure(error),
+                })
             }
         }
     }
@@ -389,6 +395,54 @@ mod tests {
     use constellation_reconcile::Item;
 
     use super::*;
+
+    /// A message of 137,000 empty lists looked like a failure of our own store.
+    #[test]
+    fn a_message_that_takes_too_long_is_the_peers_doing_and_asks_for_less_at_a_time() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        use std::time::Duration;
+
+        let folder = tempfile::tempdir().unwrap();
+        // Seconds that pass with each look at the clock.
+        let (pace, time) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
+        let hurried = Arc::clone(&pace);
+        let monotonic = move || {
+            let passed = hurried.load(Ordering::SeqCst);
+            Duration::from_secs(time.fetch_add(passed, Ordering::SeqCst))
+        };
+        let options = constellation_eventstore::Options::new(Arc::new(monotonic));
+        let (store, _writer) = constellation_eventstore::open(folder.path(), options).unwrap();
+        let limit = FrameLimit::new(500_000).unwrap();
+        let mut session = Session {
+            store,
+            ours: Ours::Stored {
+                scope: SetScope {
+                    kinds: constellation_eventstore::KindSet::all(),
+                    since: None,
+                    until: None,
+                },
+                overlay: Arc::default(),
+            },
+            initiator: Initiator::new(limit),
+            difference: Difference::default(),
+        };
+        session.open().unwrap();
+        let theirs = (0..1_000)
+            .map(|timestamp| Item {
+                timestamp,
+                id: [7; 32],
+            })
+            .collect();
+        let answer = Initiator::new(limit)
+            .open(&VecSet::from_unsorted(theirs))
+            .unwrap();
+        pace.store(1, Ordering::SeqCst);
+        let taken = session.take(&answer);
+        assert!(
+            matches!(taken, Err(TransferError::TooBig { .. })),
+            "{taken:?}"
+        );
+    }
 
     #[test]
     fn a_side_that_is_not_to_be_moved_is_counted_and_leaves_room_for_the_other() {

@@ -86,6 +86,10 @@ else
 fi
 
 (cd go-nostr && go build -buildvcs=false -o bin/go-nostr-sync .) || fail "go build failed in go-nostr"
+(cd khatru && go build -buildvcs=false -o bin/khatru-relay .) || fail "go build failed in khatru"
+
+(cd mailpit && go build -buildvcs=false -o bin/mailpit github.com/axllent/mailpit) || fail "go build failed in mailpit"
+mailpit/bin/mailpit version --no-release-check || fail "mailpit is built but does not run"
 
 (cd kubo && go build -buildvcs=false -o bin/ipfs github.com/ipfs/kubo/cmd/ipfs) || fail "go build failed in kubo"
 kubo/bin/ipfs version || fail "kubo is built but does not run"

@@ -45,6 +45,16 @@ impl Authority {
         Self { folder }
     }
 
+    /// The certificate of the server that it vouches for.
+    pub(crate) fn server_file(&self) -> PathBuf {
+        self.folder.path().join("server.pem")
+    }
+
+    /// That server's key.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.folder.path().join("server.key")
+    }
+
     /// Its certificate.
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
@@ -80,8 +90,8 @@ impl MailServer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(suite.join(".venv/bin/python"));
         command.arg(suite.join("serve.py")).arg(folder.path());
-        command.arg(authority.folder.path().join("server.pem"));
-        command.arg(authority.folder.path().join("server.key"));
+        command.arg(authority.server_file());
+        command.arg(authority.key_file());
         command.args([
             "--user",
             USER,

@@ -37,6 +37,7 @@ pub(crate) enum Tool {
     NostrTools,
     RustNostr,
     GoNostr,
+    Khatru,
     NostrRelay,
 }
 
@@ -46,6 +47,7 @@ impl Tool {
             Self::NostrTools => "nostr-tools",
             Self::RustNostr => "rust-nostr",
             Self::GoNostr => "go-nostr",
+            Self::Khatru => "khatru",
             Self::NostrRelay => "nostr_relay",
         }
     }
@@ -56,6 +58,7 @@ impl Tool {
             Self::NostrTools => "nostr-tools/node_modules/.installed-lock",
             Self::RustNostr => "rust-nostr/target/debug/rust-nostr-relay",
             Self::GoNostr => "go-nostr/bin/go-nostr-sync",
+            Self::Khatru => "khatru/bin/khatru-relay",
             Self::NostrRelay => "nostr-relay/.venv/.installed-requirements",
         })
     }
@@ -91,7 +94,7 @@ impl Tool {
                     .arg(interop("nostr-tools/relay.test.mjs"));
                 node
             }
-            Self::RustNostr | Self::GoNostr => Command::new(self.installed_as()),
+            Self::RustNostr | Self::GoNostr | Self::Khatru => Command::new(self.installed_as()),
             Self::NostrRelay => Command::new(interop("nostr-relay/.venv/bin/python")),
         }
     }
@@ -291,16 +294,18 @@ impl Station {
 
     /// `sync`, of all kinds; must end with exit code 0.
     pub(crate) async fn sync(&self, relay: &str, direction: &str) -> Value {
-        let arguments = [
-            "sync",
-            "--peer",
-            relay,
-            "--kinds",
-            "all",
-            "--direction",
-            direction,
-            "--json",
-        ];
+        self.sync_as(relay, &["--direction", direction]).await
+    }
+
+    /// The same, of the whole history, also with a relay that is read by windows.
+    pub(crate) async fn sync_whole(&self, relay: &str, direction: &str) -> Value {
+        self.sync_as(relay, &["--direction", direction, "--full"])
+            .await
+    }
+
+    async fn sync_as(&self, relay: &str, further: &[&str]) -> Value {
+        let mut arguments = vec!["sync", "--peer", relay, "--kinds", "all", "--json"];
+        arguments.extend(further);
         run(&mut self.command(&arguments), None).await.expect_json()
     }
 }
@@ -322,6 +327,32 @@ impl RustNostrRelay {
         // It ends with its standard input.
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut server = Server::start(&mut command, folder.path().join("rust-nostr.log"));
+        Self {
+            url: server.listening().await,
+            _server: server,
+            _folder: folder,
+        }
+    }
+}
+
+/// khatru with events of ours.
+pub(crate) struct KhatruRelay {
+    pub(crate) url: String,
+    _server: Server,
+    _folder: TempDir,
+}
+
+impl KhatruRelay {
+    pub(crate) async fn serve(arguments: &[&str], events: &[String]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut command = Tool::Khatru.command();
+        command
+            .args(arguments)
+            .arg("-events")
+            .arg(write_lines(&folder, events));
+        // It ends with its standard input.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = Server::start(&mut command, folder.path().join("khatru.log"));
         Self {
             url: server.listening().await,
             _server: server,

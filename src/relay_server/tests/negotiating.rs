@@ -300,7 +300,7 @@ fn an_answer_that_takes_too_long_is_given_up_and_a_stranger_has_less_time() {
         answered.map_err(|error| error.reason)
     };
     let too_long = |answered: Result<Vec<u8>, String>| {
-        answered.is_err_and(|reason| reason.starts_with("blocked: the answer takes too long"))
+        answered.is_err_and(|reason| reason.starts_with("blocked: too big"))
     };
     assert!(too_long(answer(&Patience::OneSnapshot)));
     assert!(answer(&Patience::Until(standing, Duration::from_secs(1))).is_ok());
