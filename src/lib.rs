@@ -21,6 +21,8 @@
 
 // Commands.
 pub mod cli;
+// What is wrong, and what to do.
+pub mod doctor;
 // One station, composed of its parts.
 pub mod daemon;
 // The file that says how.

@@ -6,7 +6,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Enough for all bounds of this program together. Not simply the hard limit: that may be a billion.
-const OPEN_FILES_WANTED: u64 = 16_384;
+pub const OPEN_FILES_WANTED: u64 = 16_384;
 
 /// Raises the limit; one that is higher already stays. A refusal leaves things as they were.
 pub fn allow_many() {

@@ -259,6 +259,61 @@ fn what_is_wrong_is_said_with_a_remedy_and_nothing_leaks() {
     station.stop();
 }
 
+/// Each thing that is wrong is seen by the doctor, and gone when what it says is done.
+#[test]
+fn the_doctor_sees_what_is_wrong_with_the_mail_server_and_sends_nothing() {
+    let (two, authority) = (Two::new(), Authority::new());
+    let station = two.peer.start();
+    let Some(server) = MailServer::start(&authority, Serves::Starttls) else {
+        return;
+    };
+    two.configure_whole(&station, &server, "starttls");
+    let finding = || -> Value {
+        let found: Vec<Value> =
+            serde_json::from_str(&two.home.run(&["doctor", "--json"]).out).expect("a list");
+        let mail = found.into_iter().find(|one| one["check"] == "mail");
+        mail.expect("it is looked at")
+    };
+    let ails = |says: &str| {
+        let finding = finding();
+        assert_eq!(finding["verdict"], "problem", "{finding}");
+        assert!(finding.to_string().contains(says), "{finding}");
+        assert!(!finding.to_string().contains(PASSWORD), "{finding}");
+        finding["remedy"].clone()
+    };
+    let is_well = || assert_eq!(finding()["verdict"], "ok", "{}", finding());
+    is_well();
+    let password = two.home.data().with_file_name("password");
+    common::set_mode(&password, 0o644);
+    let remedy = ails("may be read by others");
+    let line = remedy["line"].as_str().expect("a command");
+    let done = std::process::Command::new("sh").args(["-c", line]).status();
+    assert!(done.expect("a shell").success(), "{line}");
+    is_well();
+    std::fs::write(&password, "guessed").expect("our own file");
+    ails("as the one line of");
+    std::fs::write(&password, PASSWORD).expect("our own file");
+    is_well();
+    let config = std::fs::read_to_string(two.home.config()).expect("ours");
+    let other = Authority::new();
+    let known = server.authority_file();
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    two.home
+        .configure(&config.replace(&path(&known), &path(&other.file())));
+    ails("ca_file");
+    two.home.configure(&config);
+    is_well();
+    let port = server.port();
+    server.stop();
+    ails("start the mail server");
+    let server = MailServer::start_at(&authority, Serves::Starttls, port).expect("installed");
+    two.home
+        .configure(&config.replace(&path(&known), &path(&server.authority_file())));
+    is_well();
+    assert_eq!(server.mails().len(), 0);
+    station.stop();
+}
+
 #[test]
 fn a_server_that_is_down_at_first_gets_the_report_later_and_once() {
     let two = Two::new();

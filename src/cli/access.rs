@@ -54,7 +54,8 @@ impl Global {
 
     pub(super) fn load_config(&self) -> Result<Config, Failure> {
         let (path, named) = self.config_file()?;
-        Config::load(&path, named, environment()).map_err(Failure::usage)
+        Config::load(&path, named, environment())
+            .map_err(|error| Failure::usage(error).see_doctor())
     }
 
     /// Opens the station, or finds out who has it.
@@ -99,7 +100,7 @@ impl Global {
                 .is_ok_and(|status| status.running)
             {
                 return Err(Failure::local(format!(
-                    "{error}: the station is running already"
+                    "{error}: the station is running already (constellation status shows it)"
                 )));
             }
             if clock.monotonic().saturating_sub(started) > HOLDER_DEADLINE {

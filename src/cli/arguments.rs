@@ -100,6 +100,10 @@ pub(super) enum Command {
     ///
     /// No deletion is told to others: what they have they keep, and it does not come back here.
     Purge(PurgeArguments),
+    /// What is wrong with the station and its surroundings, and what to do
+    ///
+    /// Changes nothing, and works beside a running station as without one. Exit code 1: something must be done.
+    Doctor(JsonArguments),
     /// Write a commented configuration
     Init(InitArguments),
     /// In place of the scripts of an Astroport station

@@ -97,6 +97,15 @@ impl Failure {
         }
     }
 
+    /// Adds who tells what to do.
+    pub(super) fn see_doctor(mut self) -> Self {
+        self.message = format!(
+            "{}\nWhat to do: constellation doctor",
+            self.message.trim_end()
+        );
+        self
+    }
+
     /// Says it on standard error.
     pub(super) fn report(self) -> Exit {
         if !self.message.is_empty() {
@@ -128,6 +137,7 @@ impl From<ControlError> for Failure {
         match error {
             ControlError::Command(error) => error.into(),
             ControlError::Output(error) => error.into(),
+            error @ ControlError::Unreachable { .. } => Self::local(error).see_doctor(),
             other => Self::local(other),
         }
     }
@@ -148,6 +158,11 @@ impl From<StationError> for Failure {
         match error {
             StationError::Tunnels(error) => error.into(),
             StationError::Identity(error) if error.is_usage() => Self::usage(error),
+            // Not our station's fault, but that of where it lies: what can be done depends on what is seen there.
+            error @ (StationError::InUse(_)
+            | StationError::Directory { .. }
+            | StationError::Lock(_)
+            | StationError::Store(_)) => Self::local(error).see_doctor(),
             other => Self::local(other),
         }
     }

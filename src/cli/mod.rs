@@ -15,6 +15,7 @@ mod arguments;
 mod astroport;
 mod bench;
 mod demo;
+mod doctor;
 mod events;
 mod exit;
 mod init;
@@ -101,6 +102,7 @@ async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Block(command) => moderation::block(&global, command).await,
         Command::Unblock(command) => moderation::unblock(&global, command).await,
         Command::Purge(command) => moderation::purge(&global, command).await,
+        Command::Doctor(command) => doctor::doctor(&global, &command).await,
         Command::Completions(command) => reference::completions(&command),
         Command::Man(command) => reference::man(&command),
         Command::Init(command) => init::init(&global, &command).await,

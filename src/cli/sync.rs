@@ -11,7 +11,7 @@ use super::progress::ProgressView;
 use super::table::{bytes, seconds};
 use crate::control::CommandError;
 use crate::daemon::Station;
-use crate::sync::{Outcome, PeerReport, RunProgress, RunReport, SyncRequest};
+use crate::sync::{Outcome, PeerReport, RunProgress, RunReport, Step, SyncRequest};
 use crate::time::rfc3339;
 use crate::transfer::Unresolved;
 
@@ -169,6 +169,13 @@ pub(super) fn print_report(report: &RunReport) -> Result<(), Failure> {
         totals.peers_total,
         seconds(report.duration_ms)
     );
+    let not_reached = |peer: &PeerReport| {
+        let error = peer.error.as_ref();
+        error.is_some_and(|error| error.step == Step::Connect)
+    };
+    if report.peers.iter().any(not_reached) {
+        outln!("Which peers are reached, and what to do: constellation doctor");
+    }
     Ok(())
 }
 

@@ -129,6 +129,8 @@ pub enum ConfigError {
     Invalid {
         /// The file.
         path: PathBuf,
+        /// Where, counted from one; `None` if it is wrong as a whole.
+        line: Option<usize>,
         /// What is wrong, and where.
         message: String,
     },
@@ -168,6 +170,7 @@ impl Config {
         };
         let invalid = |error: toml::de::Error| ConfigError::Invalid {
             path: path.to_owned(),
+            line: error.span().map(|span| line_at(&text, span.start)),
             message: error.to_string(),
         };
         // Read by itself first: only so do errors name the line.
@@ -175,6 +178,7 @@ impl Config {
         if alone.report.password.is_some() {
             return Err(ConfigError::Invalid {
                 path: path.to_owned(),
+                line: None,
                 message: "[report] password does not belong into this file: name a password_file, or set \
                           CONSTELLATION_REPORT__PASSWORD"
                     .to_owned(),
@@ -183,6 +187,7 @@ impl Config {
         let checked = |config: Self| {
             config.checked().map_err(|message| ConfigError::Invalid {
                 path: path.to_owned(),
+                line: None,
                 message,
             })
         };
@@ -204,6 +209,7 @@ impl Config {
         if station.is_some() {
             config = read(&table).map_err(|message| ConfigError::Invalid {
                 path: path.to_owned(),
+                line: None,
                 message,
             })?;
             config.astroport.station = station;
@@ -236,6 +242,12 @@ impl Config {
             },
         }
     }
+}
+
+/// The line, counted from one, in which a byte of the text stands.
+fn line_at(text: &str, byte: usize) -> usize {
+    let before = text.bytes().take(byte);
+    before.filter(|byte| *byte == b'\n').count() + 1
 }
 
 /// Sets one key and reads the whole again, so that a wrong variable is blamed and no other.

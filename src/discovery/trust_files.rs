@@ -103,6 +103,14 @@ impl TrustFiles {
         }
     }
 
+    /// The peers that were added.
+    ///
+    /// # Errors
+    /// [`CaptainError`].
+    pub fn added(&self) -> Result<Vec<PeerAddress>, CaptainError> {
+        Ok(added::load(&self.state.join("peers.json"))?)
+    }
+
     fn change_ledger(
         &self,
         change: impl FnOnce(&mut Ledger) -> Result<bool, CaptainError>,

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::asking::Said;
 use super::board::Standing;
 use super::candidates::{Candidate, Who};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, stop};
 use super::link::{LinkEnd, LinkNews};
-use crate::peer::PeerAddress;
+use crate::peer::{PeerAddress, PeerId};
 
 impl Keeper {
     pub(super) fn take_said(&mut self, address: &PeerAddress, said: Said) {
@@ -92,5 +92,27 @@ impl Keeper {
             }
         }
         self.exchanges.forget(&address);
+    }
+
+    /// Takes over who is out: with a station that is, by whatever address, no link is kept; who was is asked again.
+    pub(super) fn take_who_is_out(&mut self, own: PeerId) {
+        let neighbours = Arc::clone(&self.context.neighbours.borrow());
+        let is_news = !Arc::ptr_eq(&neighbours, &self.judged_by.0) || own != self.judged_by.1;
+        for candidate in self.candidates.values_mut() {
+            match candidate.who {
+                Who::NoPeer if is_news => {
+                    candidate.who = candidate
+                        .address
+                        .peer_id()
+                        .map_or(Who::Unknown, Who::Station);
+                }
+                Who::Station(peer) if peer == own || neighbours.out.contains(&peer) => {
+                    stop(candidate);
+                    candidate.who = Who::NoPeer;
+                }
+                Who::Unknown | Who::Asked | Who::NoPeer | Who::Station(_) | Who::Relay(_) => {}
+            }
+        }
+        self.judged_by = (neighbours, own);
     }
 }

@@ -96,7 +96,7 @@ pub(super) struct Keeper {
     heard: mpsc::Receiver<(u64, LinkNews)>,
     next_number: u64,
     /// Who was out, and who we were, at the last look.
-    judged_by: (Arc<Neighbours>, PeerId),
+    pub(super) judged_by: (Arc<Neighbours>, PeerId),
 }
 
 impl Keeper {
@@ -198,28 +198,6 @@ impl Keeper {
             }
         }
         have_hours.then(|| Instant::now() + LIVE_QUIET_LOOK)
-    }
-
-    /// Takes over who is out: with a station that is, by whatever address, no link is kept; who was is asked again.
-    fn take_who_is_out(&mut self, own: PeerId) {
-        let neighbours = Arc::clone(&self.context.neighbours.borrow());
-        let is_news = !Arc::ptr_eq(&neighbours, &self.judged_by.0) || own != self.judged_by.1;
-        for candidate in self.candidates.values_mut() {
-            match candidate.who {
-                Who::NoPeer if is_news => {
-                    candidate.who = candidate
-                        .address
-                        .peer_id()
-                        .map_or(Who::Unknown, Who::Station);
-                }
-                Who::Station(peer) if peer == own || neighbours.out.contains(&peer) => {
-                    stop(candidate);
-                    candidate.who = Who::NoPeer;
-                }
-                Who::Unknown | Who::Asked | Who::NoPeer | Who::Station(_) | Who::Relay(_) => {}
-            }
-        }
-        self.judged_by = (neighbours, own);
     }
 
     /// What goes over a link with this peer. Into a home relay that is written by its `import` command nothing goes by
@@ -422,7 +400,7 @@ fn reach_of(candidate: &Candidate, now: Instant) -> Reach {
     }
 }
 
-fn stop(candidate: &Candidate) {
+pub(super) fn stop(candidate: &Candidate) {
     if let Some(link) = &candidate.link {
         link.stop.cancel();
     }

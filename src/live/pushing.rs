@@ -20,8 +20,8 @@ use super::board::{LinkStats, count};
 use super::link::Link;
 use crate::ingest::{Ingest, IngestError, Scope};
 use crate::limits::{
-    AUTH_REFUSALS_MAX, LIVE_BACKLOG_MAX, LIVE_PUSH_BYTES_IN_FLIGHT, LIVE_PUSHES_IN_FLIGHT,
-    PAUSE_MAX, STEP_DEADLINE,
+    AUTH_REFUSALS_MAX, LIVE_BACKLOG_MAX, LIVE_EXCHANGE_AGAIN_MAX, LIVE_PUSH_BYTES_IN_FLIGHT,
+    LIVE_PUSHES_IN_FLIGHT, PAUSE_MAX, STEP_DEADLINE,
 };
 use crate::protocol::{ReasonPrefix, hex};
 use crate::recent_ids::Brought;
@@ -91,8 +91,10 @@ pub(super) struct Pushing {
     bytes: usize,
     /// Nothing is offered before.
     paused_until: Option<Instant>,
-    /// Something was refused for the moment.
-    owes: bool,
+    /// When an exchange is to offer what was refused for the moment.
+    owes_at: Option<Instant>,
+    /// How long after the next such refusal.
+    owed_after: Duration,
     /// `auth-required:` in a row.
     unauthenticated: u32,
 }
@@ -123,7 +125,8 @@ impl Pushing {
             answers: FuturesUnordered::new(),
             bytes: 0,
             paused_until: None,
-            owes: false,
+            owes_at: None,
+            owed_after: PAUSE_MAX,
             unauthenticated: 0,
         }
     }
@@ -178,9 +181,9 @@ impl Pushing {
     /// # Errors
     /// [`PushError`].
     pub(super) async fn progress(&mut self) -> Result<Pushed, PushError> {
-        let paused_until = self.paused_until;
+        let due = self.paused_until.into_iter().chain(self.owes_at).min();
         let pause = async {
-            match paused_until {
+            match due {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => std::future::pending().await,
             }
@@ -195,8 +198,9 @@ impl Pushing {
             }
             Some(slice) = self.reading.next() => pushed.behind = self.offer(slice?),
             () = pause => {
-                self.paused_until = None;
-                pushed.behind = std::mem::take(&mut self.owes);
+                let now = Instant::now();
+                self.paused_until.take_if(|until| *until <= now);
+                pushed.behind = self.owes_at.take_if(|at| *at <= now).is_some();
             }
         }
         self.read_on();
@@ -223,10 +227,13 @@ impl Pushing {
         slice.behind
     }
 
-    /// An event was refused for the moment: nothing is offered for a while, and then an exchange offers it again.
+    /// An event was refused for the moment: after a while an exchange offers it again. Each time that is longer, as some peers
+    /// say so of the same event for ever.
     fn owe(&mut self) {
-        self.owes = true;
-        self.paused_until = Some(Instant::now() + PAUSE_MAX);
+        if self.owes_at.is_none() {
+            self.owes_at = Some(Instant::now() + self.owed_after);
+            self.owed_after = (2 * self.owed_after).min(LIVE_EXCHANGE_AGAIN_MAX);
+        }
     }
 
     fn take_answer(&mut self, since: Duration, offered: Offered) -> Result<(), PushError> {
@@ -253,6 +260,9 @@ impl Pushing {
             }
             (false, prefix) => {
                 count(&self.stats.refused_out);
+                if prefix == ReasonPrefix::RateLimited {
+                    self.paused_until = Some(Instant::now() + PAUSE_MAX);
+                }
                 if matches!(prefix, ReasonPrefix::RateLimited | ReasonPrefix::Error) {
                     self.owe();
                 }

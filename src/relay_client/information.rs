@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST};
+use http::header::{ACCEPT, CONNECTION, DATE, HOST, HeaderValue};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -47,7 +47,26 @@ pub async fn fetch_information(url: &Url, deadline: Duration) -> Option<RelayInf
         let stream = dial(url, deadline).await?;
         get(stream, url).await
     };
-    within(url, deadline, fetched).await
+    let answer = within(url, deadline, fetched).await?;
+    Some(answer.information)
+}
+
+/// A document, and when its relay says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatedInformation {
+    /// The document.
+    pub information: RelayInformation,
+    /// The date of the answer, in Unix seconds; `None` if the relay does not tell.
+    pub date: Option<i64>,
+}
+
+/// The document of the relay at the other end of a byte stream, with the date of the answer.
+pub async fn fetch_dated_information_over(
+    stream: ByteStream,
+    url: &Url,
+    deadline: Duration,
+) -> Option<DatedInformation> {
+    within(url, deadline, get(stream, url)).await
 }
 
 /// The same over a byte stream, for instance a tunnel.
@@ -56,14 +75,15 @@ pub async fn fetch_information_over(
     url: &Url,
     deadline: Duration,
 ) -> Option<RelayInformation> {
-    within(url, deadline, get(stream, url)).await
+    let answer = within(url, deadline, get(stream, url)).await?;
+    Some(answer.information)
 }
 
 async fn within(
     url: &Url,
     deadline: Duration,
-    fetched: impl Future<Output = Result<RelayInformation, InformationError>>,
-) -> Option<RelayInformation> {
+    fetched: impl Future<Output = Result<DatedInformation, InformationError>>,
+) -> Option<DatedInformation> {
     let fetched = timeout(deadline, Box::pin(fetched)).await;
     fetched
         .unwrap_or(Err(InformationError::Timeout))
@@ -71,7 +91,7 @@ async fn within(
         .ok()
 }
 
-async fn get(stream: ByteStream, url: &Url) -> Result<RelayInformation, InformationError> {
+async fn get(stream: ByteStream, url: &Url) -> Result<DatedInformation, InformationError> {
     let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
         .header(ACCEPT, "application/nostr+json")
@@ -84,13 +104,15 @@ async fn get(stream: ByteStream, url: &Url) -> Result<RelayInformation, Informat
         if response.status() != StatusCode::OK {
             return Err(InformationError::Status(response.status()));
         }
+        let date = response.headers().get(DATE).and_then(date_in);
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
         let body = body
             .collect()
             .await
             .map_err(InformationError::Body)?
             .to_bytes();
-        RelayInformation::parse(&body).ok_or(InformationError::NotADocument)
+        let information = RelayInformation::parse(&body).ok_or(InformationError::NotADocument)?;
+        Ok(DatedInformation { information, date })
     };
     // The connection is driven here rather than on a task; what it has read last is still taken after it ends.
     tokio::pin!(answered);
@@ -101,5 +123,24 @@ async fn get(stream: ByteStream, url: &Url) -> Result<RelayInformation, Informat
             ended?;
             timeout(Duration::ZERO, answered).await.unwrap_or(Err(InformationError::Closed))
         }
+    }
+}
+
+/// As HTTP writes it: `Tue, 15 Nov 1994 08:12:31 GMT`.
+fn date_in(value: &HeaderValue) -> Option<i64> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+    let time = parser.parse_timestamp(value.as_bytes()).ok()?;
+    Some(time.as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_is_read_as_http_writes_it() {
+        let date = |text| date_in(&HeaderValue::from_static(text));
+        assert_eq!(date("Tue, 15 Nov 1994 08:12:31 GMT"), Some(784_887_151));
+        assert_eq!(date("yesterday"), None);
     }
 }

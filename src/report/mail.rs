@@ -132,6 +132,14 @@ impl MailServer<'_> {
         sent
     }
 
+    /// Goes as far as it goes without a mail; gives where the server is.
+    pub(super) async fn greet(&self) -> Result<String, MailError> {
+        let mut connection = self.connect().await?;
+        let let_in = self.log_in(&mut connection).await;
+        drop(timeout(Duration::from_secs(2), connection.abort()).await);
+        let_in.map(|()| self.server())
+    }
+
     fn server(&self) -> String {
         let host = self.options.smtp_host.as_deref().unwrap_or_default();
         format!("{host}:{}", self.options.port())
@@ -170,17 +178,22 @@ impl MailServer<'_> {
         Ok(connection)
     }
 
-    async fn hand_over(
-        &self,
-        connection: &mut AsyncSmtpConnection,
-        message: &Message,
-    ) -> Result<String, MailError> {
+    async fn log_in(&self, connection: &mut AsyncSmtpConnection) -> Result<(), MailError> {
         if let (Some(user), Some(password)) = (&self.options.smtp_user, &self.password) {
             let credentials = Credentials::new(user.clone(), password.reveal().to_owned());
             let login = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials);
             self.within(MailStep::Login, MAIL_STEP_DEADLINE, login)
                 .await?;
         }
+        Ok(())
+    }
+
+    async fn hand_over(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        message: &Message,
+    ) -> Result<String, MailError> {
+        self.log_in(connection).await?;
         let bytes = message.formatted();
         let sending = connection.send(message.envelope(), &bytes);
         let answer = self

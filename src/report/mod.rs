@@ -48,7 +48,7 @@ pub use numbers::{bytes, seconds, span, thousands};
 pub use options::{Channel, Encryption, ReportOptions, Secret, When, is_mailbox};
 pub use reporter::{ReportError, Reporter, ReporterContext, Reporting, Sent};
 pub use secrets::SecretError;
-pub use sending::{Delivery, SendError};
+pub use sending::{Delivery, SendError, try_mail_server};
 pub use summary::{
     Counts, Covers, DiskSummary, KindCount, PeerSummary, RunPoint, StationName, Summary,
 };

@@ -157,6 +157,35 @@ impl Outlet {
     }
 }
 
+/// The mail server, with the password and the certificates that the configuration names.
+async fn mail_server(options: &ReportOptions) -> Result<MailServer<'_>, SecretError> {
+    let (password_file, ca_file) = (options.password_file.clone(), options.ca_file.clone());
+    let (password, authorities) = blocking(move || {
+        let password = password_file.map(|path| read_secret(&path, "password"));
+        let authorities = ca_file.map(|path| read_text(&path));
+        Ok::<_, SecretError>((password.transpose()?, authorities.transpose()?))
+    })
+    .await?;
+    Ok(MailServer {
+        options,
+        password: password.or_else(|| options.password.clone()),
+        authorities,
+    })
+}
+
+/// Whether the mail server would take a report: it is reached, believed and lets us in. Sends nothing. Gives where it is.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// [`SendError`], with what to do.
+pub async fn try_mail_server(options: &ReportOptions) -> Result<String, SendError> {
+    if options.smtp_host.is_none() {
+        return Err(SendError::NotConfigured);
+    }
+    Ok(mail_server(options).await?.greet().await?)
+}
+
 async fn mail(
     options: &ReportOptions,
     letter: &Letter<'_>,
@@ -165,19 +194,8 @@ async fn mail(
 ) -> Result<String, SendError> {
     let (from, to) = (options.sender(), options.to.clone());
     let (from, to) = from.zip(to).ok_or(SendError::NotConfigured)?;
-    let (password_file, ca_file) = (options.password_file.clone(), options.ca_file.clone());
-    let (password, authorities) = blocking(move || {
-        let password = password_file.map(|path| read_secret(&path, "password"));
-        let authorities = ca_file.map(|path| read_text(&path));
-        Ok::<_, SecretError>((password.transpose()?, authorities.transpose()?))
-    })
-    .await?;
+    let server = mail_server(options).await?;
     let message = message(letter, id, from, to, now)?;
-    let server = MailServer {
-        options,
-        password: password.or_else(|| options.password.clone()),
-        authorities,
-    };
     Ok(Box::pin(server.send(&message)).await?)
 }
 

@@ -29,7 +29,7 @@ pub use carrier::{
 };
 pub use gate::{GuestList, Guests, Refusal};
 pub use identity::{Identity, IdentityError, SigningError};
-pub use kubo::{KuboApi, KuboCarrier, KuboError};
+pub use kubo::{KuboApi, KuboCarrier, KuboError, KuboLook, look as look_at_kubo};
 pub use node::{
     KademliaMode, KnownAddress, Node, NodeError, NodeOptions, NodeStarted, OptionsError, SwarmKey,
     SwarmKeyError,

@@ -354,6 +354,11 @@ pub(crate) struct Played {
 }
 
 impl Played {
+    /// Answers negentropy so from now on.
+    pub(crate) fn negotiate_now(&self, negentropy: Negentropy) {
+        self.script.lock().expect("not poisoned").negentropy = negentropy;
+    }
+
     /// How often somebody has connected.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)

@@ -20,6 +20,7 @@ mod doors;
 mod forwards;
 mod ledger;
 mod places;
+mod probe;
 mod rpc;
 mod shared;
 mod supervisor;
@@ -28,4 +29,5 @@ mod tests;
 
 pub use api::KuboApi;
 pub use carrier::KuboCarrier;
+pub use probe::{KuboLook, look};
 pub use rpc::KuboError;

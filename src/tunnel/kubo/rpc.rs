@@ -169,6 +169,18 @@ struct IdAnswer {
 }
 
 #[derive(Deserialize)]
+struct VersionAnswer {
+    #[serde(rename = "Version")]
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct RepositoryAnswer {
+    #[serde(rename = "RepoPath", default)]
+    path: String,
+}
+
+#[derive(Deserialize)]
 struct ListAnswer {
     #[serde(rename = "Listeners")]
     listeners: Option<Vec<Mount>>,
@@ -223,6 +235,19 @@ impl Rpc {
     pub(super) async fn mounts(&self) -> Result<Vec<Mount>, KuboError> {
         let answer: ListAnswer = self.ask("p2p/ls", &[], COMMAND_DEADLINE).await?;
         Ok(answer.listeners.unwrap_or_default())
+    }
+
+    /// Its version.
+    pub(super) async fn version(&self) -> Result<String, KuboError> {
+        let answer: VersionAnswer = self.ask("version", &[], COMMAND_DEADLINE).await?;
+        Ok(answer.version)
+    }
+
+    /// The folder in which it keeps its things.
+    pub(super) async fn repository(&self) -> Result<String, KuboError> {
+        let arguments = [("size-only", "true")];
+        let answer: RepositoryAnswer = self.ask("repo/stat", &arguments, COMMAND_DEADLINE).await?;
+        Ok(answer.path)
     }
 
     /// All connections, with their latency where kubo has measured it.
